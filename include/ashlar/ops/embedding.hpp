@@ -1,0 +1,24 @@
+// SPDX-License-Identifier: Apache-2.0
+#pragma once
+#include <cstdint>
+#include <span>
+
+#include "ashlar/core/any_view.hpp"
+#include "ashlar/core/cpu_exec.hpp"
+
+namespace ashlar {
+inline namespace v0 {
+
+// out[t, :] = scale * table[ids[t], :]. The table is f32, bf16 or f16.
+// Refused: an id outside [0, V), other element types, shapes that differ; nothing is written then.
+struct Embedding {
+  std::span<const std::int32_t> ids;  // [T]
+  AnyView<2> table;                   // [V, D]
+  View<float, 2> out;                 // [T, D]
+  float scale = 1;
+};
+
+void embedding(const Embedding& args, CpuExec& exec);
+
+}  // namespace v0
+}  // namespace ashlar

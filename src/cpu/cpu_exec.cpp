@@ -1,0 +1,168 @@
+// SPDX-License-Identifier: Apache-2.0
+#include "ashlar/core/cpu_exec.hpp"
+
+#include <algorithm>
+#include <atomic>
+#include <cstdlib>
+#include <exception>
+#include <mutex>
+#include <vector>
+
+#include "ashlar/core/tensor.hpp"
+#include "src/cpu/topology.hpp"
+
+#ifdef _OPENMP
+#include <omp.h>
+#endif
+
+namespace ashlar {
+inline namespace v0 {
+namespace detail {
+
+struct ScratchArena {
+  struct Block {
+    Tensor<std::byte, 1> memory;
+    std::size_t used = 0;
+  };
+  std::vector<Block> blocks;
+  std::size_t current = 0;
+  int depth = 0;
+};
+
+}  // namespace detail
+
+namespace {
+
+constexpr std::size_t kAlign = 64;
+constexpr std::size_t kMinBlock = std::size_t{1} << 20;
+
+int default_threads() {
+  int n = physical_cores();
+#ifdef _OPENMP
+  if (std::getenv("OMP_NUM_THREADS") != nullptr) n = std::min(n, omp_get_max_threads());
+  return n;
+#else
+  return std::min(n, 1);
+#endif
+}
+
+Isa isa_from_environment() {
+  const char* wanted = std::getenv("ASHLAR_ISA");
+  if (wanted == nullptr || *wanted == '\0') return best_isa();
+  std::string known;
+  for (Isa isa : {Isa::scalar, Isa::sse4, Isa::avx2, Isa::avx512, Isa::neon}) {
+    if (!supported(isa)) continue;
+    if (name(isa) == wanted) return isa;
+    known.append(" ").append(name(isa));
+  }
+  refuse("CpuExec", "ASHLAR_ISA is \"", wanted, "\", expected one of those that this machine and build have:", known);
+}
+
+// What the workers of one parallel_for share.
+struct Run {
+  Index tasks;
+  void (*task)(void*, Index, int);
+  void* context;
+  std::atomic<Index> next{0};
+  std::atomic<bool> failed{false};
+  std::exception_ptr error{};
+  std::mutex mutex{};
+
+  void work(int worker) {
+    try {
+      for (Index i; !failed.load(std::memory_order_relaxed) && (i = next.fetch_add(1, std::memory_order_relaxed)) < tasks;)
+        task(context, i, worker);
+    } catch (...) {
+      const std::lock_guard lock(mutex);
+      if (!failed.exchange(true)) error = std::current_exception();
+    }
+  }
+};
+
+}  // namespace
+
+CpuExec::CpuExec(const CpuOptions& options)
+    : isa_(options.isa != nullptr ? *options.isa : isa_from_environment()),
+      pool_(options.pool),
+      arena_(std::make_unique<detail::ScratchArena>()) {
+  if (!supported(isa_)) refuse("CpuExec", "instruction set ", name(isa_), " is not available on this machine");
+  if (options.threads < 0) refuse("CpuExec", "threads is ", options.threads, ", expected 0 (default) or more");
+  threads_ = options.threads != 0 ? options.threads : pool_ != nullptr ? pool_->workers() : default_threads();
+  if (pool_ != nullptr) threads_ = std::min(threads_, pool_->workers());
+#ifndef _OPENMP
+  if (pool_ == nullptr) threads_ = 1;
+#endif
+  threads_ = std::max(threads_, 1);
+  const char* verbose = std::getenv("ASHLAR_VERBOSE");
+  verbose_ = verbose != nullptr && *verbose != '\0' && std::string_view(verbose) != "0";
+}
+
+CpuExec::CpuExec(CpuExec&&) noexcept = default;
+CpuExec& CpuExec::operator=(CpuExec&&) noexcept = default;
+CpuExec::~CpuExec() = default;
+
+void CpuExec::run(Index tasks, void (*task)(void*, Index, int), void* context) {
+  int workers = static_cast<int>(std::min<Index>(threads_, tasks));
+#ifdef _OPENMP
+  if (pool_ == nullptr && omp_in_parallel()) workers = std::min(workers, 1);
+#endif
+  if (workers <= 1) {
+    for (Index i = 0; i < tasks; ++i) task(context, i, 0);
+    return;
+  }
+  Run shared{tasks, task, context};
+  if (pool_ != nullptr) {
+    pool_->run(workers, [](void* run, int worker) { static_cast<Run*>(run)->work(worker); }, &shared);
+  } else {
+#ifdef _OPENMP
+#pragma omp parallel num_threads(workers)
+    shared.work(omp_get_thread_num());
+#endif
+  }
+  if (shared.error) std::rethrow_exception(shared.error);
+}
+
+CpuScratch::CpuScratch(CpuExec& exec) : arena_(*exec.arena_) {
+  if (arena_.blocks.empty()) arena_.blocks.push_back({Tensor<std::byte, 1>({static_cast<Index>(kMinBlock)})});
+  block_ = arena_.current;
+  used_ = arena_.blocks[block_].used;
+  ++arena_.depth;
+}
+
+CpuScratch::~CpuScratch() {
+  for (std::size_t i = block_ + 1; i < arena_.blocks.size(); ++i) arena_.blocks[i].used = 0;
+  arena_.current = block_;
+  arena_.blocks[block_].used = used_;
+  if (--arena_.depth != 0 || arena_.blocks.size() == 1) return;
+  // One block of the whole size, so that the next pass stays in it.
+  Index total = 0;
+  for (const auto& b : arena_.blocks) total += b.memory.size();
+  arena_.blocks.clear();
+  try {
+    arena_.blocks.push_back({Tensor<std::byte, 1>({total})});
+  } catch (const Error&) {  // the next get() tries again
+  }
+  arena_.current = 0;
+}
+
+void* CpuScratch::bytes(Index n) {
+  const std::size_t need = (static_cast<std::size_t>(n) + kAlign - 1) / kAlign * kAlign;
+  auto& blocks = arena_.blocks;
+  auto fits = [&](const detail::ScratchArena::Block& b) {
+    return b.used + need <= static_cast<std::size_t>(b.memory.size());
+  };
+  while (!fits(blocks[arena_.current])) {
+    if (arena_.current + 1 == blocks.size()) {
+      const auto last = static_cast<std::size_t>(blocks.back().memory.size());
+      blocks.push_back({Tensor<std::byte, 1>({static_cast<Index>(std::max(need, 2 * last))})});
+    }
+    ++arena_.current;
+  }
+  auto& block = blocks[arena_.current];
+  void* p = block.memory.data() + block.used;
+  block.used += need;
+  return p;
+}
+
+}  // namespace v0
+}  // namespace ashlar

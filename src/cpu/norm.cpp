@@ -1,0 +1,119 @@
+// SPDX-License-Identifier: Apache-2.0
+#include "ashlar/ops/norm.hpp"
+
+#include <cmath>
+
+#include "src/cpu/dispatch.hpp"
+#include "src/cpu/rows.hpp"
+
+#undef HWY_TARGET_INCLUDE
+#define HWY_TARGET_INCLUDE "src/cpu/norm.cpp"
+#include "hwy/foreach_target.h"  // IWYU pragma: keep
+
+#include "ashlar/kernels/activation-inl.hpp"
+
+HWY_BEFORE_NAMESPACE();
+namespace ashlar {
+inline namespace v0 {
+namespace kernels {
+namespace HWY_NAMESPACE {
+
+float sum_of_squares(const float* x, Index n) {
+  const FloatTag d;
+  const Index lanes = static_cast<Index>(hn::Lanes(d));
+  auto s0 = hn::Zero(d), s1 = s0;
+  Index i = 0;
+  for (; i + 2 * lanes <= n; i += 2 * lanes) {
+    const auto a = hn::LoadU(d, x + i), b = hn::LoadU(d, x + i + lanes);
+    s0 = hn::MulAdd(a, a, s0), s1 = hn::MulAdd(b, b, s1);
+  }
+  for (; i < n; i += lanes) {
+    const auto a = i + lanes <= n ? hn::LoadU(d, x + i) : load_n(d, x + i, n - i);
+    s0 = hn::MulAdd(a, a, s0);
+  }
+  return sum(d, hn::Add(s0, s1));
+}
+
+// out = (weight_offset + weight) * x * scale * activation(gate) for one row; weight and gate may be null.
+void scale_row(const float* x, float scale, const float* weight, float weight_offset, const float* gate,
+               Activation f, float* out, Index n) {
+  const FloatTag d;
+  const Index lanes = static_cast<Index>(hn::Lanes(d));
+  const auto s = hn::Set(d, scale), offset = hn::Set(d, weight_offset);
+  for (Index i = 0; i < n; i += lanes) {
+    const Index left = n - i;
+    const bool whole = left >= lanes;
+    auto y = hn::Mul(s, whole ? hn::LoadU(d, x + i) : load_n(d, x + i, left));
+    if (weight) y = hn::Mul(y, hn::Add(offset, whole ? hn::LoadU(d, weight + i) : load_n(d, weight + i, left)));
+    if (gate) y = hn::Mul(y, activation(f, d, whole ? hn::LoadU(d, gate + i) : load_n(d, gate + i, left)));
+    if (whole)
+      hn::StoreU(y, d, out + i);
+    else
+      store_n(y, d, out + i, left);
+  }
+}
+
+// Rows [begin, end) of the flattened [T, H].
+void rms_norm_rows(const RmsNorm& a, Index begin, Index end) {
+  const auto [tokens, heads, dim] = a.x.shape;
+  const bool per_head = a.weight && a.weight.shape[0] != dim;
+  const float unweighted = a.weight ? a.weight_offset : 0;
+  for (Index row = begin; row < end; ++row) {
+    const Index t = row / heads, h = row % heads;
+    const float* x = a.x.at(t, h);
+    const float scale = 1 / std::sqrt(sum_of_squares(x, dim) / static_cast<float>(dim) + a.eps);
+    const float whole = a.weight ? scale : scale * (1 + a.weight_offset);
+    scale_row(x, whole, a.weight ? a.weight.data + (per_head ? h * dim : 0) : nullptr, unweighted,
+              a.gate ? a.gate.at(t, h) : nullptr, a.gate_activation, a.out.at(t, h), dim);
+  }
+}
+
+void l2_norm_rows(const L2Norm& a, Index begin, Index end) {
+  const auto [tokens, heads, dim] = a.x.shape;
+  for (Index row = begin; row < end; ++row) {
+    const Index t = row / heads, h = row % heads;
+    const float* x = a.x.at(t, h);
+    scale_row(x, a.scale / std::sqrt(sum_of_squares(x, dim) + a.eps), nullptr, 0, nullptr, Activation::identity,
+              a.out.at(t, h), dim);
+  }
+}
+
+}  // namespace HWY_NAMESPACE
+}  // namespace kernels
+}  // namespace v0
+}  // namespace ashlar
+HWY_AFTER_NAMESPACE();
+
+#if HWY_ONCE
+namespace ashlar {
+inline namespace v0 {
+namespace kernels {
+HWY_EXPORT(rms_norm_rows);
+HWY_EXPORT(l2_norm_rows);
+}  // namespace kernels
+
+void rms_norm(const RmsNorm& a, CpuExec& exec) {
+  const auto [tokens, heads, dim] = a.x.shape;
+  expect_shape("rms_norm", "x", a.x, a.x.shape);
+  expect_shape("rms_norm", "out", a.out, a.x.shape);
+  if (a.gate) expect_shape("rms_norm", "gate", a.gate, a.x.shape);
+  if (a.weight && a.weight.shape[0] != heads * dim) expect_shape("rms_norm", "weight", a.weight, {dim});
+  trace(exec, "rms_norm", "rows", to_string(a.x.shape));
+  parallel_rows(exec, tokens * heads, dim, [&](Index begin, Index end) {
+    ASHLAR_DISPATCH(exec, rms_norm_rows)(a, begin, end);
+  });
+}
+
+void l2_norm(const L2Norm& a, CpuExec& exec) {
+  const auto [tokens, heads, dim] = a.x.shape;
+  expect_shape("l2_norm", "x", a.x, a.x.shape);
+  expect_shape("l2_norm", "out", a.out, a.x.shape);
+  trace(exec, "l2_norm", "rows", to_string(a.x.shape));
+  parallel_rows(exec, tokens * heads, dim, [&](Index begin, Index end) {
+    ASHLAR_DISPATCH(exec, l2_norm_rows)(a, begin, end);
+  });
+}
+
+}  // namespace v0
+}  // namespace ashlar
+#endif  // HWY_ONCE

@@ -1,0 +1,21 @@
+// SPDX-License-Identifier: Apache-2.0
+#pragma once
+#include <algorithm>
+
+#include "ashlar/core/cpu_exec.hpp"
+
+namespace ashlar {
+inline namespace v0 {
+
+// f(begin, end) over parts of [0, rows) that are worth a worker's while: about 32 thousand elements each, so that a
+// single token's row stays on the calling thread.
+template <class F>
+void parallel_rows(CpuExec& exec, Index rows, Index elements_a_row, F&& f) {
+  constexpr Index kGrain = 32768;
+  const Index step = std::max<Index>(1, kGrain / std::max<Index>(1, elements_a_row));
+  exec.parallel_for((rows + step - 1) / step,
+                    [&](Index part, int) { f(part * step, std::min(rows, (part + 1) * step)); });
+}
+
+}  // namespace v0
+}  // namespace ashlar
