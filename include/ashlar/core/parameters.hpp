@@ -3,6 +3,7 @@
 #include <memory>
 #include <string>
 #include <string_view>
+#include <utility>
 #include <vector>
 
 #include "ashlar/core/any_view.hpp"
@@ -39,6 +40,24 @@ class Parameters {
     if (!find(name, &p)) throw Error("TensorNotFound", concat("checkpoint: there is no tensor \"", name, "\""));
     return p;
   }
+};
+
+// The tensors of another set whose names begin with `prefix`, under the rest of their names.
+class PrefixedParameters : public Parameters {
+ public:
+  PrefixedParameters(std::shared_ptr<const Parameters> of, std::string prefix)
+      : of_(std::move(of)), prefix_(std::move(prefix)) {}
+  std::vector<std::string> names() const override {
+    std::vector<std::string> all;
+    for (const std::string& name : of_->names())
+      if (name.starts_with(prefix_)) all.push_back(name.substr(prefix_.size()));
+    return all;
+  }
+  bool find(std::string_view name, Parameter* into) const override { return of_->find(concat(prefix_, name), into); }
+
+ private:
+  std::shared_ptr<const Parameters> of_;
+  std::string prefix_;
 };
 
 }  // namespace v0
