@@ -7,6 +7,7 @@
 #include <cstdint>
 #include <limits>
 #include <random>
+#include <thread>
 #include <vector>
 
 #include "ashlar/core/cpu_exec.hpp"
@@ -112,12 +113,26 @@ double largest(const View<T, Rank>& v) {
   return most;
 }
 
-// Contexts to run a property under: each instruction set of this machine with one worker, and the best with three.
+// A host's own threads, which the thread sanitizer understands (it does not see into OpenMP's).
+class StdThreads : public ThreadPool {
+ public:
+  int workers() const override { return 3; }
+  void run(int workers, void (*job)(void*, int), void* context) override {
+    std::vector<std::jthread> threads;
+    for (int w = 1; w < workers; ++w) threads.emplace_back(job, context, w);
+    job(context, 0);
+  }
+};
+
+// Contexts to run a property under: each instruction set of this machine with one worker, and the best with three, of
+// OpenMP's and of the host's.
 inline std::vector<CpuExec> contexts() {
+  static StdThreads pool;
   std::vector<CpuExec> all;
   for (Isa isa : {Isa::scalar, Isa::sse4, Isa::avx2, Isa::avx512, Isa::neon})
     if (supported(isa)) all.emplace_back(CpuOptions{1, nullptr, &isa});
   all.emplace_back(CpuOptions{3, nullptr, nullptr});
+  all.emplace_back(CpuOptions{3, &pool, nullptr});
   return all;
 }
 
