@@ -15,6 +15,7 @@
 #include "ashlar/ops/embedding.hpp"
 #include "ashlar/ops/linear_recurrence.hpp"
 #include "ashlar/ops/norm.hpp"
+#include "ashlar/ops/residual_add.hpp"
 #include "ashlar/ops/rope.hpp"
 #include "ashlar/ops/short_conv.hpp"
 #include "ashlar/ops/softmax_attention.hpp"

@@ -5,19 +5,16 @@
 namespace ashlar {
 inline namespace v0 {
 
-// out = x W^T + b. Reads `<name>.weight` [out, in], and `<name>.bias` [out], which is required with `biased` and
-// otherwise taken when it is there.
+// out = x W^T + b. Reads <name>.weight [out, in], and <name>.bias [out], which is required with `biased` and otherwise
+// taken when it is there.
 template <class Exec>
 class Linear {
  public:
   Linear() = default;
-  Linear(const ParameterReader<Exec>& r, std::string_view name, Index in, Index out, bool biased = false)
-      : weight_(r.matrix(concat(name, ".weight"), out, in)) {
-    if (const std::string bias = concat(name, ".bias"); biased || r.contains(bias)) bias_ = r.vector(bias, out);
+  Linear(const ParameterReader<Exec>& r, const Names& names, Index in, Index out, bool biased = false)
+      : weight_(r.matrix(names.with(".weight"), out, in)) {
+    if (const Names bias = names.with(".bias"); biased || r.contains(bias)) bias_ = r.vector(bias, out);
   }
-  // With the weight's whole names.
-  Linear(const ParameterReader<Exec>& r, const Names& weight, Index in, Index out)
-      : weight_(r.matrix(weight, out, in)) {}
 
   // x [T, in], out [T, out]
   void operator()(View<const float, 2> x, View<float, 2> out, Phase phase, Exec& exec) const {

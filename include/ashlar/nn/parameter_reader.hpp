@@ -20,6 +20,12 @@ struct Names {
   Names(const char* name) : spellings{name} {}
   Names(std::string name) : spellings{std::move(name)} {}
   Names(std::initializer_list<const char*> names) : spellings(names.begin(), names.end()) {}
+  // Each spelling with `suffix` behind it.
+  Names with(std::string_view suffix) const {
+    Names longer = *this;
+    for (std::string& name : longer.spellings) name += suffix;
+    return longer;
+  }
   std::vector<std::string> spellings;
 };
 

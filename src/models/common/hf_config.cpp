@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 #include "ashlar/models/hf_config.hpp"
 
+#include <algorithm>
 #include <cmath>
 
 namespace ashlar {
@@ -135,7 +136,7 @@ std::vector<std::string> layer_types(const Value& config, Index layers, std::ini
   for (const char* k : known) supported.append(supported.empty() ? "" : ", ").append(k);
   for (const Value& type : *list->array()) {
     if (type.string() == nullptr) throw Error("InvalidConfig", "config: \"layer_types\" holds what is not a name");
-    if (std::find(known.begin(), known.end(), *type.string()) == known.end())
+    if (std::none_of(known.begin(), known.end(), [&](const char* k) { return *type.string() == k; }))
       unsupported("layer_types", *type.string(), supported);
     types.push_back(*type.string());
   }
