@@ -26,7 +26,7 @@ constexpr std::int64_t highway_target(Isa isa) {
 #elif HWY_ARCH_ARM
     case Isa::neon: return HWY_NEON;
 #endif
-    case Isa::scalar: return HWY_BASELINE_SCALAR;  // HWY_EMU128, or HWY_SCALAR where the compiler cannot take that
+    case Isa::scalar: return HWY_SCALAR | HWY_EMU128;  // whichever this compiler has
     default: return 0;
   }
 }

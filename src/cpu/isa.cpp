@@ -13,7 +13,8 @@ std::string_view name(Isa isa) {
 
 bool supported(Isa isa) {
   const std::int64_t target = detail::highway_target(isa);
-  return (target & HWY_TARGETS) != 0 && (target == HWY_STATIC_TARGET || (target & hwy::SupportedTargets()) != 0);
+  if ((target & HWY_TARGETS) == 0) return false;
+  return (target & (HWY_STATIC_TARGET | hwy::SupportedTargets())) != 0;
 }
 
 Isa best_isa() {

@@ -1,13 +1,127 @@
 // SPDX-License-Identifier: Apache-2.0
-#include "ashlar/ref/linear_recurrence.hpp"
+#include "ashlar/ops/linear_recurrence.hpp"
+
+#include <cmath>
+#include <cstring>
+
+#include "src/cpu/dispatch.hpp"
+
+#undef HWY_TARGET_INCLUDE
+#define HWY_TARGET_INCLUDE "src/cpu/linear_recurrence.cpp"
+#include "hwy/foreach_target.h"  // IWYU pragma: keep
+
+#include "ashlar/kernels/linear_recurrence-inl.hpp"
+
+HWY_BEFORE_NAMESPACE();
 namespace ashlar {
 inline namespace v0 {
-void linear_recurrence(const LinearRecurrence& a, CpuExec&) {
-  const Index n = a.offsets.count(), h = a.v.shape[1], dk = a.k.shape[2], dv = a.v.shape[2];
-  Tensor<float, 4> s({n, h, dk, dv});
-  for (Index i = 0; i < n && !a.states.empty(); ++i) a.states[i]->export_to(s.view()[i]);
-  ref::linear_recurrence<float>(a, s.view());
-  for (Index i = 0; i < n && !a.states.empty(); ++i) a.states[i]->import_from(s.view()[i]);
+namespace kernels {
+namespace HWY_NAMESPACE {
+
+template <class F>
+HWY_INLINE void with_policy(bool decay, bool delta, F&& f) {
+  if (decay && delta) return f(RecurrencePolicy<true, true>());
+  if (delta) return f(RecurrencePolicy<false, true>());
+  if (decay) return f(RecurrencePolicy<true, false>());
+  f(RecurrencePolicy<false, false>());
 }
+
+void run_recurrence(bool decay, bool delta, const RecurrenceTask& task) {
+  with_policy(decay, delta, [&](auto policy) { recur<decltype(policy)>(task); });
+}
+
+}  // namespace HWY_NAMESPACE
+}  // namespace kernels
 }  // namespace v0
 }  // namespace ashlar
+HWY_AFTER_NAMESPACE();
+
+#if HWY_ONCE
+namespace ashlar {
+inline namespace v0 {
+namespace kernels {
+HWY_EXPORT(run_recurrence);
+}  // namespace kernels
+namespace {
+
+constexpr std::string_view kOp = "linear_recurrence";
+
+void check(const LinearRecurrence& a) {
+  const auto [tokens, heads, dv] = a.v.shape;
+  const Index key_heads = a.k.shape[1], dk = a.k.shape[2];
+  expect_shape(kOp, "q", a.q, a.k.shape);
+  expect_shape(kOp, "k", a.k, {tokens, key_heads, dk});
+  expect_shape(kOp, "v", a.v, a.v.shape);
+  expect_shape(kOp, "out", a.out, a.v.shape);
+  if (heads == 0 || dk == 0 || dv == 0)
+    refuse(kOp, "k has shape ", to_string(a.k.shape), " and v ", to_string(a.v.shape), ", expected heads and channels");
+  if (key_heads == 0 || heads % key_heads != 0)
+    refuse(kOp, "v has ", heads, " heads, expected a multiple of the ", key_heads, " of k");
+  if (a.g) expect_shape(kOp, "g", a.g, {tokens, heads});
+  if (a.beta) expect_shape(kOp, "beta", a.beta, {tokens, heads});
+  a.offsets.check(kOp, tokens);
+  if (a.g)
+    for (Index t = 0; t < tokens; ++t)
+      for (Index h = 0; h < heads; ++h)
+        if (!(a.g(t, h) <= 0))
+          refuse(kOp, "g[", t, ", ", h, "] is ", static_cast<double>(a.g(t, h)), ", expected a log decay <= 0");
+  if (a.states.empty()) return;
+  if (static_cast<Index>(a.states.size()) != a.offsets.count())
+    refuse(kOp, "there are ", a.states.size(), " states, expected one for each of ", a.offsets.count(), " sequences");
+  for (const RecurrentState* s : a.states)
+    if (s == nullptr || s->heads() != heads || s->key_dim() != dk || s->value_dim() != dv)
+      refuse(kOp, "a state has shape ",
+             s == nullptr ? std::string("none") : to_string<3>({s->heads(), s->key_dim(), s->value_dim()}),
+             ", expected ", to_string<3>({heads, dk, dv}));
+}
+
+// The tokens of one sequence and value columns [column, column + columns) of head h.
+kernels::RecurrenceTask task_of(const LinearRecurrence& a, Index n, Index h, Index column, Index columns) {
+  const Index t = a.offsets.begin(n), key_head = h / (a.v.shape[1] / a.k.shape[1]);
+  kernels::RecurrenceTask task{};
+  task.q = a.q.at(t, key_head), task.k = a.k.at(t, key_head);
+  task.v = a.v.at(t, h, column), task.out = a.out.at(t, h, column);
+  task.g = a.g ? a.g.at(t, h) : nullptr, task.beta = a.beta ? a.beta.at(t, h) : nullptr;
+  task.q_stride = a.q.strides[0], task.k_stride = a.k.strides[0], task.v_stride = a.v.strides[0];
+  task.g_stride = a.g.strides[0], task.beta_stride = a.beta.strides[0], task.out_stride = a.out.strides[0];
+  task.tokens = a.offsets.end(n, a.v.shape[0]) - t;
+  task.key_dim = a.k.shape[2], task.columns = columns;
+  task.scale = a.scale != 0 ? a.scale : 1 / std::sqrt(static_cast<float>(task.key_dim));
+  return task;
+}
+
+}  // namespace
+
+void linear_recurrence(const LinearRecurrence& a, CpuExec& exec) {
+  check(a);
+  const auto [tokens, heads, dv] = a.v.shape;
+  const Index sequences = a.offsets.count(), dk = a.k.shape[2];
+  const bool decay = static_cast<bool>(a.g), delta = static_cast<bool>(a.beta);
+  // A head's panels share the copies of its keys and queries; they are spread over the threads when heads are few.
+  const Index panels = (dv + RecurrentState::kPanel - 1) / RecurrentState::kPanel;
+  const Index parts = sequences * heads >= 2 * exec.threads() ? 1 : panels;
+  const Index width = parts == 1 ? dv : RecurrentState::kPanel, state_size = dk * (panels / parts) * RecurrentState::kPanel;
+  trace(exec, kOp, tokens <= sequences ? "step" : "recurrent (blocks of 4 tokens)", "k", to_string(a.k.shape), " v",
+        to_string(a.v.shape), " sequences=", sequences, decay ? " decay" : "", delta ? " delta" : "");
+
+  CpuScratch scratch(exec);
+  const auto work = scratch.floats(exec.threads(), kernels::RecurrenceTask::scratch_size(width));
+  const auto zero_state = scratch.floats(exec.threads(), a.states.empty() ? state_size : 0);
+  exec.parallel_for(sequences * heads * parts, [&](Index i, int worker) {
+    const Index part = i % parts, h = i / parts % heads, n = i / parts / heads;
+    auto task = task_of(a, n, h, part * width, std::min(width, dv - part * width));
+    if (task.tokens == 0) return;
+    task.scratch = work.at(worker);
+    if (a.states.empty()) {
+      task.state = zero_state.at(worker);
+      std::memset(task.state, 0, sizeof(float) * static_cast<std::size_t>(state_size));
+    } else {
+      task.state = a.states[static_cast<std::size_t>(n)]->panel(h, part);
+    }
+    ASHLAR_DISPATCH(exec, run_recurrence)(decay, delta, task);
+  });
+}
+
+}  // namespace v0
+}  // namespace ashlar
+#endif  // HWY_ONCE

@@ -1,0 +1,44 @@
+// SPDX-License-Identifier: Apache-2.0
+#pragma once
+#include <benchmark/benchmark.h>
+
+#include <algorithm>
+#include <map>
+#include <random>
+
+#include "ashlar/core/peak.hpp"
+#include "ashlar/core/tensor.hpp"
+
+namespace ashlar::bench {
+
+// This machine's peak with the threads of `exec`, measured once a process.
+inline const Peak& peak(CpuExec& exec) {
+  static std::map<int, Peak> known;
+  const auto [at, fresh] = known.try_emplace(exec.threads());
+  if (fresh) at->second = measure_peak(exec);
+  return at->second;
+}
+
+// Counters of a finished loop: flops and bytes a second, and the larger of the fractions of this machine's FMA peak and
+// of its memory bandwidth (`bytes` of which `written` are written; 0 where the arrays fit a cache).
+inline void report(benchmark::State& state, double flops, double bytes, CpuExec& exec, double written = 0) {
+  using benchmark::Counter;
+  const Peak& p = peak(exec);
+  const double bandwidth = written > 0 ? p.copy_bytes : p.read_bytes;
+  state.counters["flops"] = Counter(flops, Counter::kIsIterationInvariantRate);
+  state.counters["bytes"] = Counter(bytes, Counter::kIsIterationInvariantRate);
+  state.counters["peak_fraction"] =
+      Counter(std::max(flops / p.fma_flops, bytes / bandwidth), Counter::kIsIterationInvariantRate);
+}
+
+// Uniform in (-scale, scale).
+template <int Rank>
+Tensor<float, Rank> random(std::array<Index, Rank> shape, float scale = 1, unsigned seed = 1) {
+  Tensor<float, Rank> t(shape);
+  std::mt19937 rng(seed);
+  std::uniform_real_distribution<float> u(-scale, scale);
+  for (Index i = 0; i < t.size(); ++i) t.data()[i] = u(rng);
+  return t;
+}
+
+}  // namespace ashlar::bench

@@ -1,0 +1,117 @@
+// SPDX-License-Identifier: Apache-2.0
+// The product of two small matrices in the cache, row-major: the inner part of the engines.
+#if defined(ASHLAR_KERNELS_MATMUL_INL_HPP_) == defined(HWY_TARGET_TOGGLE)
+#ifdef ASHLAR_KERNELS_MATMUL_INL_HPP_
+#undef ASHLAR_KERNELS_MATMUL_INL_HPP_
+#else
+#define ASHLAR_KERNELS_MATMUL_INL_HPP_
+#endif
+
+#include "ashlar/kernels/simd-inl.hpp"
+
+HWY_BEFORE_NAMESPACE();
+namespace ashlar {
+inline namespace v0 {
+namespace kernels {
+namespace HWY_NAMESPACE {
+
+// Registers of a full step: kStripRows * kStripVectors sums, kStripVectors of B and one of A.
+inline constexpr int kStripRows = 6;
+#if HWY_TARGET == HWY_AVX3 || HWY_TARGET == HWY_NEON
+inline constexpr int kStripVectors = 4;
+#else
+inline constexpr int kStripVectors = 2;
+#endif
+
+// C [kRows, kVectors * lanes] = (kAdd ? C : 0) + A [kRows, depth] B [depth, kVectors * lanes].
+template <int kRows, int kVectors, bool kAdd>
+HWY_INLINE void multiply_block(const float* HWY_RESTRICT a, Index a_pitch, const float* HWY_RESTRICT b, Index b_pitch,
+                               Index depth, float* HWY_RESTRICT c, Index c_pitch) {
+  const FloatTag d;
+  constexpr Index kLanes = static_cast<Index>(HWY_LANES(float));
+  FloatVec sums[kRows][kVectors];
+  for (int r = 0; r < kRows; ++r)
+    for (int n = 0; n < kVectors; ++n)
+      sums[r][n] = kAdd ? hn::LoadU(d, c + r * c_pitch + n * kLanes) : hn::Zero(d);
+  for (Index i = 0; i < depth; ++i, b += b_pitch) {
+    FloatVec row[kVectors];
+    for (int n = 0; n < kVectors; ++n) row[n] = hn::LoadU(d, b + n * kLanes);
+    for (int r = 0; r < kRows; ++r) {
+      const auto x = hn::Set(d, a[r * a_pitch + i]);
+      for (int n = 0; n < kVectors; ++n) sums[r][n] = hn::MulAdd(x, row[n], sums[r][n]);
+    }
+  }
+  for (int r = 0; r < kRows; ++r)
+    for (int n = 0; n < kVectors; ++n) hn::StoreU(sums[r][n], d, c + r * c_pitch + n * kLanes);
+}
+
+// C [kRows, columns] (+)= A [kRows, depth] B [depth, columns]; columns is a multiple of the lanes.
+template <int kRows, bool kAdd>
+HWY_NOINLINE void multiply_strip(const float* a, Index a_pitch, const float* b, Index b_pitch, Index depth, float* c,
+                                 Index c_pitch, Index columns) {
+  constexpr Index kLanes = static_cast<Index>(HWY_LANES(float));
+  Index at = 0;
+  for (; at + kStripVectors * kLanes <= columns; at += kStripVectors * kLanes)
+    multiply_block<kRows, kStripVectors, kAdd>(a, a_pitch, b + at, b_pitch, depth, c + at, c_pitch);
+  for (; at < columns; at += kLanes)
+    multiply_block<kRows, 1, kAdd>(a, a_pitch, b + at, b_pitch, depth, c + at, c_pitch);
+}
+
+// The same for up to kStripRows rows.
+template <bool kAdd>
+HWY_INLINE void multiply_rows(Index rows, const float* a, Index a_pitch, const float* b, Index b_pitch, Index depth,
+                              float* c, Index c_pitch, Index columns) {
+  if (rows == kStripRows) return multiply_strip<kStripRows, kAdd>(a, a_pitch, b, b_pitch, depth, c, c_pitch, columns);
+  for (; rows >= 2; rows -= 2, a += 2 * a_pitch, c += 2 * c_pitch)
+    multiply_strip<2, kAdd>(a, a_pitch, b, b_pitch, depth, c, c_pitch, columns);
+  if (rows == 1) multiply_strip<1, kAdd>(a, a_pitch, b, b_pitch, depth, c, c_pitch, columns);
+}
+
+// to [columns, pitch] = the transpose of from [rows, columns], whose rows are `stride` apart; columns behind `rows`, up
+// to `pitch`, are zeros. pitch is a multiple of 4.
+HWY_INLINE void transpose(const float* from, Index stride, Index rows, Index columns, float* to, Index pitch) {
+  for (Index r = 0; r < pitch; r += 4) {
+    Index c = 0;
+#if HWY_TARGET != HWY_SCALAR
+    const hn::FixedTag<float, 4> d;
+    const hn::FixedTag<double, 2> pairs;
+    const float* x = from + r * stride;
+    for (; r + 4 <= rows && c + 4 <= columns; c += 4) {
+      const auto r0 = hn::LoadU(d, x + c), r1 = hn::LoadU(d, x + stride + c);
+      const auto r2 = hn::LoadU(d, x + 2 * stride + c), r3 = hn::LoadU(d, x + 3 * stride + c);
+      const auto low01 = hn::BitCast(pairs, hn::InterleaveLower(d, r0, r1));
+      const auto high01 = hn::BitCast(pairs, hn::InterleaveUpper(d, r0, r1));
+      const auto low23 = hn::BitCast(pairs, hn::InterleaveLower(d, r2, r3));
+      const auto high23 = hn::BitCast(pairs, hn::InterleaveUpper(d, r2, r3));
+      float* y = to + c * pitch + r;
+      hn::StoreU(hn::BitCast(d, hn::InterleaveLower(pairs, low01, low23)), d, y);
+      hn::StoreU(hn::BitCast(d, hn::InterleaveUpper(pairs, low01, low23)), d, y + pitch);
+      hn::StoreU(hn::BitCast(d, hn::InterleaveLower(pairs, high01, high23)), d, y + 2 * pitch);
+      hn::StoreU(hn::BitCast(d, hn::InterleaveUpper(pairs, high01, high23)), d, y + 3 * pitch);
+    }
+#endif
+    for (; c < columns; ++c)
+      for (Index i = r; i < r + 4; ++i) to[c * pitch + i] = i < rows ? from[i * stride + c] : 0;
+  }
+}
+
+// to [rows, pitch] = from [rows, columns] * scale, zeros behind `columns`.
+HWY_INLINE void copy_scaled(const float* from, Index stride, Index rows, Index columns, float scale, float* to, Index pitch) {
+  const FloatTag d;
+  constexpr Index kLanes = static_cast<Index>(HWY_LANES(float));
+  const auto s = hn::Set(d, scale);
+  for (Index r = 0; r < rows; ++r, from += stride, to += pitch) {
+    Index c = 0;
+    for (; c + kLanes <= columns; c += kLanes) hn::StoreU(hn::Mul(s, hn::LoadU(d, from + c)), d, to + c);
+    for (; c < columns; ++c) to[c] = scale * from[c];
+    for (; c < pitch; ++c) to[c] = 0;
+  }
+}
+
+}  // namespace HWY_NAMESPACE
+}  // namespace kernels
+}  // namespace v0
+}  // namespace ashlar
+HWY_AFTER_NAMESPACE();
+
+#endif  // toggle
