@@ -9,6 +9,7 @@
 
 #include "ashlar/core/cpu_exec.hpp"
 #include "ashlar/core/tensor.hpp"
+#include "ashlar/core/value.hpp"
 #include "ashlar/io/safetensors.hpp"
 
 namespace ashlar::golden {
