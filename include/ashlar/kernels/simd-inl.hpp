@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
-// Loads that widen, sums and elementary functions on vectors of float, compiled once an instruction set. Include
-// after hwy/highway.h, inside no namespace.
+// Loads that widen, sums and elementary functions on vectors of float, compiled once an instruction set.
+// Include after hwy/highway.h, inside no namespace.
 #if defined(ASHLAR_KERNELS_SIMD_INL_HPP_) == defined(HWY_TARGET_TOGGLE)
 #ifdef ASHLAR_KERNELS_SIMD_INL_HPP_
 #undef ASHLAR_KERNELS_SIMD_INL_HPP_
@@ -24,13 +24,26 @@ namespace hn = hwy::HWY_NAMESPACE;
 using FloatTag = hn::ScalableTag<float>;
 using FloatVec = hn::Vec<FloatTag>;
 
-// Vectors of float from f32 or bf16 memory.
+// Vectors of float from f32, bf16 or f16 memory.
 HWY_INLINE FloatVec load(FloatTag d, const float* p) { return hn::LoadU(d, p); }
 HWY_INLINE FloatVec load(FloatTag d, const bf16* p) {
   const hn::Rebind<std::uint16_t, FloatTag> d16;
   const hn::RebindToUnsigned<FloatTag> d32;
   return hn::BitCast(
       d, hn::ShiftLeft<16>(hn::PromoteTo(d32, hn::LoadU(d16, reinterpret_cast<const std::uint16_t*>(p)))));
+}
+
+// By hand: without F16C, Highway 1.0.3 widens infinity to 65536. The product is exact, also for subnormals.
+HWY_INLINE FloatVec load(FloatTag d, const f16* p) {
+  const hn::Rebind<std::uint16_t, FloatTag> d16;
+  const hn::RebindToUnsigned<FloatTag> d32;
+  const auto u = hn::PromoteTo(d32, hn::LoadU(d16, reinterpret_cast<const std::uint16_t*>(p)));
+  const auto magnitude = hn::ShiftLeft<13>(hn::And(u, hn::Set(d32, 0x7fffu)));
+  const auto sign = hn::ShiftLeft<16>(hn::And(u, hn::Set(d32, 0x8000u)));
+  const auto finite = hn::Mul(hn::BitCast(d, magnitude), hn::Set(d, 0x1p112f));
+  const auto special = hn::BitCast(d, hn::Or(magnitude, hn::Set(d32, 0x7f800000u)));
+  const auto y = hn::IfThenElse(hn::Ge(finite, hn::Set(d, 65536.0f)), special, finite);
+  return hn::Or(y, hn::BitCast(d, sign));
 }
 
 // The first n < Lanes(d) elements, zeros after them; reads nothing behind them.
@@ -49,23 +62,26 @@ HWY_INLINE void store_n(FloatVec v, FloatTag d, float* p, Index n) {
 HWY_INLINE float sum(FloatTag d, FloatVec v) { return hn::GetLane(hn::SumOfLanes(d, v)); }
 HWY_INLINE float max(FloatTag d, FloatVec v) { return hn::GetLane(hn::MaxOfLanes(d, v)); }
 
-// x = n ln 2 + r with |r| <= ln 2 / 2, and e^r: the two parts of an exponential. ln 2 is split in two so that r is exact.
+// x + rest = n ln 2 + r with |r| <= ln 2 / 2, and e^r - 1: the two parts of an exponential. ln 2 is split in
+// two so that the first step is exact; `rest` is a small correction of x, for arguments that one float does
+// not hold.
 struct ExpParts {
-  FloatVec power;  // n
-  FloatVec value;  // e^r
+  FloatVec power;      // n
+  FloatVec minus_one;  // e^r - 1
 };
-HWY_INLINE ExpParts exp_parts(FloatTag d, FloatVec x) {
-  const auto n = hn::Round(hn::Mul(x, hn::Set(d, 1.44269504088896341f)));
+HWY_INLINE ExpParts exp_parts(FloatTag d, FloatVec x, FloatVec rest) {
+  const auto n = hn::Round(hn::Mul(hn::Add(x, rest), hn::Set(d, 1.44269504088896341f)));
   auto r = hn::NegMulAdd(n, hn::Set(d, 0.693145751953125f), x);
-  r = hn::NegMulAdd(n, hn::Set(d, 1.42860682030941723e-6f), r);
-  auto p = hn::Set(d, 1.9875691500e-4f);
-  p = hn::MulAdd(p, r, hn::Set(d, 1.3981999507e-3f));
-  p = hn::MulAdd(p, r, hn::Set(d, 8.3334519073e-3f));
-  p = hn::MulAdd(p, r, hn::Set(d, 4.1665795894e-2f));
-  p = hn::MulAdd(p, r, hn::Set(d, 1.6666665459e-1f));
-  p = hn::MulAdd(p, r, hn::Set(d, 5.0000001201e-1f));
-  return {n, hn::MulAdd(hn::Mul(r, r), p, hn::Add(r, hn::Set(d, 1.0f)))};
+  r = hn::Add(hn::NegMulAdd(n, hn::Set(d, 1.42860682030941723e-6f), r), rest);
+  auto p = hn::Set(d, 1.991659553007e-4f);
+  p = hn::MulAdd(p, r, hn::Set(d, 1.394614799898e-3f));
+  p = hn::MulAdd(p, r, hn::Set(d, 8.333267784166e-3f));
+  p = hn::MulAdd(p, r, hn::Set(d, 4.166626869626e-2f));
+  p = hn::MulAdd(p, r, hn::Set(d, 1.666666684493e-1f));
+  p = hn::MulAdd(p, r, hn::Set(d, 5.000000078391e-1f));
+  return {n, hn::MulAdd(hn::Mul(r, r), p, r)};
 }
+HWY_INLINE ExpParts exp_parts(FloatTag d, FloatVec x) { return exp_parts(d, x, hn::Zero(d)); }
 // 2^n for integers n in [-126, 127].
 template <class IntVec>
 HWY_INLINE FloatVec exp2_integer(FloatTag d, IntVec n) {
@@ -73,31 +89,46 @@ HWY_INLINE FloatVec exp2_integer(FloatTag d, IntVec n) {
   return hn::BitCast(d, hn::ShiftLeft<23>(hn::Add(n, hn::Set(di, 127))));
 }
 
-// e^x, within 1.5 ulp for x in [-87.3, 88.7]; 0 below (no subnormals), so also for -inf; infinity above; NaN for NaN.
+// e^x, within 1 ulp for x in [-87.3, 88.7]; 0 below (no subnormals), so also for -inf; infinity above; NaN
+// for NaN.
 HWY_INLINE FloatVec exp(FloatTag d, FloatVec x) {
   const hn::RebindToSigned<FloatTag> di;
   const auto low = hn::Set(d, -87.33654f), high = hn::Set(d, 88.72283f);
   const ExpParts e = exp_parts(d, hn::Min(hn::Max(x, low), high));
   const auto n = hn::ConvertTo(di, e.power);
   const auto half = hn::ShiftRight<1>(n);  // two factors: n may be 128
-  auto y = hn::Mul(hn::Mul(e.value, exp2_integer(d, half)), exp2_integer(d, hn::Sub(n, half)));
+  const auto value = hn::Add(e.minus_one, hn::Set(d, 1.0f));
+  auto y = hn::Mul(hn::Mul(value, exp2_integer(d, half)), exp2_integer(d, hn::Sub(n, half)));
   y = hn::IfThenZeroElse(hn::Lt(x, low), y);
   y = hn::IfThenElse(hn::Gt(x, high), hn::Inf(d), y);
   return hn::IfThenElse(hn::IsNaN(x), x, y);
 }
 
-// e^x for x <= 0, cheaper: 0 below -87.3, also for -inf; a NaN is not kept.
-HWY_INLINE FloatVec exp_negative(FloatTag d, FloatVec x) {
+// e^(x + rest) for x + rest <= 0, cheaper: within 1 ulp; 0 for x below -87.3, also for -inf; a NaN is not
+// kept.
+HWY_INLINE FloatVec exp_negative(FloatTag d, FloatVec x, FloatVec rest) {
   const hn::RebindToSigned<FloatTag> di;
   const auto low = hn::Set(d, -87.33654f);
-  const ExpParts e = exp_parts(d, hn::Max(x, low));
-  const auto y = hn::Mul(e.value, exp2_integer(d, hn::ConvertTo(di, e.power)));
-  return hn::IfThenZeroElse(hn::Lt(x, low), y);
+  const ExpParts e = exp_parts(d, hn::Max(x, low), rest);
+  const auto value = hn::Add(e.minus_one, hn::Set(d, 1.0f));
+  return hn::IfThenZeroElse(hn::Lt(x, low), hn::Mul(value, exp2_integer(d, hn::ConvertTo(di, e.power))));
+}
+HWY_INLINE FloatVec exp_negative(FloatTag d, FloatVec x) { return exp_negative(d, x, hn::Zero(d)); }
+
+// e^x - 1 for x <= 0, within 1 ulp; -1 below -87.3; a NaN is not kept.
+HWY_INLINE FloatVec expm1_negative(FloatTag d, FloatVec x) {
+  const hn::RebindToSigned<FloatTag> di;
+  const ExpParts e = exp_parts(d, hn::Max(x, hn::Set(d, -87.33654f)));
+  const auto scale = exp2_integer(d, hn::ConvertTo(di, e.power));
+  return hn::MulAdd(scale, e.minus_one, hn::Sub(scale, hn::Set(d, 1.0f)));
 }
 
+// 1 / (1 + e^-x), within 3 ulp; 0 below -87.3; NaN for NaN.
 HWY_INLINE FloatVec sigmoid(FloatTag d, FloatVec x) {
   const auto one = hn::Set(d, 1.0f);
-  return hn::Div(one, hn::Add(one, exp(d, hn::Neg(x))));
+  const auto u = exp_negative(d, hn::Neg(hn::Abs(x)));
+  const auto y = hn::Div(hn::IfThenElse(hn::Lt(x, hn::Zero(d)), u, one), hn::Add(one, u));
+  return hn::IfThenElse(hn::IsNaN(x), x, y);
 }
 
 }  // namespace HWY_NAMESPACE

@@ -9,16 +9,27 @@ inline namespace v0 {
 
 // identity x | silu x sigmoid(x) | sigmoid 1 / (1 + e^-x) | relu max(x, 0) | relu2 max(x, 0)^2 | tanh |
 // gelu x Phi(x) | gelu_tanh x (1 + tanh(sqrt(2/pi) (x + 0.044715 x^3))) / 2 | softplus ln(1 + e^x)
-enum class Activation : std::uint8_t { identity, silu, sigmoid, relu, relu2, tanh, gelu, gelu_tanh, softplus };
+enum class Activation : std::uint8_t {
+  identity,
+  silu,
+  sigmoid,
+  relu,
+  relu2,
+  tanh,
+  gelu,
+  gelu_tanh,
+  softplus
+};
 
-// out = f(x), or f(x) * up when `up` is given: the gated linear unit of an MLP (SwiGLU, GeGLU; Shazeer, 2020).
-// Refused: shapes that differ. `out` may be `x` or `up`.
+// out = scale * f(x), or scale * f(x) * up when `up` is given: the gated linear unit of an MLP (SwiGLU,
+// GeGLU; Shazeer, 2020). Refused: shapes that differ. `out` may be `x` or `up`. Backward needs x and up.
 template <class T>
 struct ActivateArgs {
   View<const T, 2> x;   // [T, D]
   View<const T, 2> up;  // [T, D]; empty: none
   View<T, 2> out;       // [T, D]
   Activation activation = Activation::silu;
+  T scale = 1;
 };
 using Activate = ActivateArgs<float>;
 

@@ -11,16 +11,24 @@ namespace ref {
 template <class T>
 T activation(Activation f, T x) {
   switch (f) {
-    case Activation::identity: return x;
-    case Activation::silu: return x / (1 + std::exp(-x));
-    case Activation::sigmoid: return 1 / (1 + std::exp(-x));
-    case Activation::relu: return x > 0 ? x : 0;
-    case Activation::relu2: return x > 0 ? x * x : 0;
-    case Activation::tanh: return std::tanh(x);
-    case Activation::gelu: return x * std::erfc(-x / std::sqrt(T(2))) / 2;
-    case Activation::gelu_tanh:
-      return x * (1 + std::tanh(std::sqrt(2 / std::acos(T(-1))) * (x + T(0.044715) * x * x * x))) / 2;
-    case Activation::softplus: return x > 20 ? x : std::log1p(std::exp(x));
+    case Activation::identity:
+      return x;
+    case Activation::silu:
+      return x / (1 + std::exp(-x));
+    case Activation::sigmoid:
+      return 1 / (1 + std::exp(-x));
+    case Activation::relu:
+      return x < 0 ? 0 : x;
+    case Activation::relu2:
+      return x < 0 ? 0 : x * x;
+    case Activation::tanh:
+      return std::tanh(x);
+    case Activation::gelu:
+      return x * std::erfc(-x / std::sqrt(T(2))) / 2;
+    case Activation::gelu_tanh:  // (1 + tanh z) / 2 = 1 / (1 + e^-2z), which does not cancel
+      return x / (1 + std::exp(-2 * std::sqrt(2 / std::acos(T(-1))) * (x + T(0.044715) * x * x * x)));
+    case Activation::softplus:
+      return x > 20 ? x : std::log1p(std::exp(x));
   }
   return x;
 }
@@ -29,7 +37,7 @@ template <class T>
 void activate(const ActivateArgs<T>& a) {
   for (Index t = 0; t < a.x.shape[0]; ++t)
     for (Index i = 0; i < a.x.shape[1]; ++i)
-      a.out(t, i) = activation(a.activation, a.x(t, i)) * (a.up ? a.up(t, i) : T(1));
+      a.out(t, i) = a.scale * activation(a.activation, a.x(t, i)) * (a.up ? a.up(t, i) : T(1));
 }
 
 }  // namespace ref

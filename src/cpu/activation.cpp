@@ -1,0 +1,70 @@
+// SPDX-License-Identifier: Apache-2.0
+#include "ashlar/ops/activation.hpp"
+
+#include "src/cpu/dispatch.hpp"
+#include "src/cpu/rows.hpp"
+
+#undef HWY_TARGET_INCLUDE
+#define HWY_TARGET_INCLUDE "src/cpu/activation.cpp"
+#include "hwy/foreach_target.h"  // IWYU pragma: keep
+
+#include "ashlar/kernels/activation-inl.hpp"
+
+HWY_BEFORE_NAMESPACE();
+namespace ashlar {
+inline namespace v0 {
+namespace kernels {
+namespace HWY_NAMESPACE {
+
+// One row; up may be null.
+template <Activation F>
+void activate_row(const float* x, const float* up, float scale, float* out, Index n) {
+  const FloatTag d;
+  const Index lanes = static_cast<Index>(hn::Lanes(d));
+  const auto s = hn::Set(d, scale);
+  Index i = 0;
+  for (; i + lanes <= n; i += lanes) {
+    auto y = hn::Mul(s, activation<F>(d, hn::LoadU(d, x + i)));
+    if (up) y = hn::Mul(y, hn::LoadU(d, up + i));
+    hn::StoreU(y, d, out + i);
+  }
+  if (i == n) return;
+  auto y = hn::Mul(s, activation<F>(d, load_n(d, x + i, n - i)));
+  if (up) y = hn::Mul(y, load_n(d, up + i, n - i));
+  store_n(y, d, out + i, n - i);
+}
+
+void activate_rows(const Activate& a, Index begin, Index end) {
+  with_activation(a.activation, [&](auto f) HWY_ATTR {
+    for (Index t = begin; t < end; ++t)
+      activate_row<decltype(f)::value>(a.x.at(t), a.up ? a.up.at(t) : nullptr, a.scale, a.out.at(t),
+                                       a.x.shape[1]);
+  });
+}
+
+}  // namespace HWY_NAMESPACE
+}  // namespace kernels
+}  // namespace v0
+}  // namespace ashlar
+HWY_AFTER_NAMESPACE();
+
+#if HWY_ONCE
+namespace ashlar {
+inline namespace v0 {
+namespace kernels {
+HWY_EXPORT(activate_rows);
+}  // namespace kernels
+
+void activate(const Activate& a, CpuExec& exec) {
+  expect_shape("activate", "x", a.x, a.x.shape);
+  if (a.up) expect_shape("activate", "up", a.up, a.x.shape);
+  expect_shape("activate", "out", a.out, a.x.shape);
+  trace(exec, "activate", "rows", to_string(a.x.shape));
+  parallel_rows(exec, a.x.shape[0], a.x.shape[1], [&](Index begin, Index end) {
+    ASHLAR_DISPATCH(exec, activate_rows)(a, begin, end);
+  });
+}
+
+}  // namespace v0
+}  // namespace ashlar
+#endif  // HWY_ONCE
