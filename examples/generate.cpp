@@ -1,5 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
-// Continues a text with a language model in Hugging Face's format: generate MODEL_DIR --prompt "Once upon a time"
+// Continues a text with a language model in Hugging Face's format: generate MODEL_DIR --prompt "Once upon a
+// time"
 #include <unistd.h>
 
 #include <CLI/CLI.hpp>
@@ -37,8 +38,8 @@ void print(const std::string& text) {
 }
 
 // Long prompts go through in parts, so that a terminal can show how far it is.
-void read_prompt(const DecoderLm<CpuExec>& model, std::span<const std::int32_t> ids, DecoderCache<CpuExec>& cache,
-                 View<float, 2> logits, CpuExec& exec) {
+void read_prompt(const DecoderLm<CpuExec>& model, std::span<const std::int32_t> ids,
+                 DecoderCache<CpuExec>& cache, View<float, 2> logits, CpuExec& exec) {
   constexpr std::size_t kPart = 512;
   const bool show = ids.size() > kPart && isatty(STDERR_FILENO);
   DecoderCache<CpuExec>* const caches[] = {&cache};
@@ -62,8 +63,9 @@ void generate(const Options& options) {
   const Index prompt_tokens = static_cast<Index>(ids.size());
   if (options.prompt.empty() || ids.empty()) throw Error("InvalidArgument", "The prompt is empty.");
   if (prompt_tokens >= model->max_positions())
-    throw Error("InvalidArgument", concat("The prompt has ", prompt_tokens, " tokens, and the model's context of ",
-                                          model->max_positions(), " leaves no room to continue it."));
+    throw Error("InvalidArgument",
+                concat("The prompt has ", prompt_tokens, " tokens, and the model's context of ",
+                       model->max_positions(), " leaves no room to continue it."));
   const Index most = std::min(options.max_tokens, model->max_positions() - prompt_tokens);
   auto cache = model->new_cache(prompt_tokens + most);
   Tensor<float, 2> logits({1, vocab});
@@ -92,30 +94,40 @@ void generate(const Options& options) {
 
   const double rate = decoded > 0 ? static_cast<double>(decoded) / seconds : 0;
   const double bytes = static_cast<double>(model->size().bytes_per_token);
-  std::fprintf(stderr, "\nprompt: %td tokens, %.1f tokens/s; generated: %td tokens, %.1f tokens/s; ", prompt_tokens,
-               static_cast<double>(prompt_tokens) / prompt_seconds, generated, rate);
-  std::fprintf(stderr, "%.1f MB of weights a token, %.0f %% of memory's read bandwidth (%d threads)\n", bytes / 1e6,
-               100 * rate * bytes / measure_read_bandwidth(exec), exec.threads());
+  std::fprintf(stderr, "\nprompt: %td tokens, %.1f tokens/s; generated: %td tokens, %.1f tokens/s; ",
+               prompt_tokens, static_cast<double>(prompt_tokens) / prompt_seconds, generated, rate);
+  std::fprintf(stderr, "%.1f MB of weights a token, %.0f %% of memory's read bandwidth (%d threads)\n",
+               bytes / 1e6, 100 * rate * bytes / measure_read_bandwidth(exec), exec.threads());
 }
 
 }  // namespace
 
 int main(int argc, char** argv) {
   Options options;
-  CLI::App app("Continues a text with a language model. Without --prompt the text is read from standard input.");
-  app.add_option("MODEL_DIR", options.model, "directory with config.json, model.safetensors and tokenizer.json")
+  CLI::App app(
+      "Continues a text with a language model. Without --prompt the text is read from standard input.");
+  app.add_option("MODEL_DIR", options.model,
+                 "directory with config.json, model.safetensors and tokenizer.json")
       ->capture_default_str();
   auto* prompt = app.add_option("--prompt", options.prompt, "the text to continue");
-  app.add_option("--max-tokens", options.max_tokens, "tokens to generate")->capture_default_str()->check(CLI::PositiveNumber);
-  app.add_option("--temperature", options.sampling.temperature, "0 takes the likeliest token")->capture_default_str();
-  app.add_option("--top-k", options.sampling.top_k, "keep the k likeliest tokens, 0: all")->capture_default_str();
-  app.add_option("--top-p", options.sampling.top_p, "keep the likeliest tokens that make up p")->capture_default_str();
+  app.add_option("--max-tokens", options.max_tokens, "tokens to generate")
+      ->capture_default_str()
+      ->check(CLI::PositiveNumber);
+  app.add_option("--temperature", options.sampling.temperature, "0 takes the likeliest token")
+      ->capture_default_str();
+  app.add_option("--top-k", options.sampling.top_k, "keep the k likeliest tokens, 0: all")
+      ->capture_default_str();
+  app.add_option("--top-p", options.sampling.top_p, "keep the likeliest tokens that make up p")
+      ->capture_default_str();
   app.add_option("--min-p", options.sampling.min_p, "keep tokens at least p times as likely as the first")
       ->capture_default_str();
-  app.add_option("--repetition-penalty", options.sampling.repetition_penalty, "above 1: repeats get less likely")
+  app.add_option("--repetition-penalty", options.sampling.repetition_penalty,
+                 "above 1: repeats get less likely")
       ->capture_default_str();
   app.add_option("--seed", options.sampling.seed, "of the random numbers")->capture_default_str();
-  app.add_option("--threads", options.threads, "0: one a physical core")->capture_default_str()->check(CLI::NonNegativeNumber);
+  app.add_option("--threads", options.threads, "0: one a physical core")
+      ->capture_default_str()
+      ->check(CLI::NonNegativeNumber);
   try {
     app.parse(argc, argv);
     if (prompt->count() == 0) options.prompt.assign(std::istreambuf_iterator<char>(std::cin), {});

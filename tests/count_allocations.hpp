@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
-// Counts every allocation on the heap, from any thread and any library. For one source file of a program: it defines
-// malloc and its relatives in front of glibc's. Counts nothing under a sanitizer, which has its own.
+// Counts every allocation on the heap, from any thread and any library. For one source file of a program: it
+// defines malloc and its relatives in front of glibc's. Counts nothing under a sanitizer, which has its own.
 #pragma once
 #include <atomic>
 #include <cstddef>

@@ -29,21 +29,28 @@ Tensor<float, 1> to_floats(const Parameter& p) {
     for (Index i = 0; i < n; ++i) out.data()[i] = static_cast<float>(load<T>(p.data, i));
   };
   switch (p.dtype) {
-    case DType::f32: convert(float{}); break;
-    case DType::bf16: convert(bf16{}); break;
-    case DType::f16: convert(f16{}); break;
-    case DType::f64: convert(double{}); break;
+    case DType::f32:
+      convert(float{});
+      break;
+    case DType::bf16:
+      convert(bf16{});
+      break;
+    case DType::f16:
+      convert(f16{});
+      break;
+    case DType::f64:
+      convert(double{});
+      break;
     default:
-      throw Error("UnsupportedType", concat("checkpoint: a tensor of type ", name(p.dtype),
-                                            " cannot be a weight, expected f32, bf16, f16 or f64"));
+      refuse("to_floats", "the tensor is of type ", name(p.dtype), ", expected f32, bf16, f16 or f64");
   }
   return out;
 }
 
-DenseWeight Backend<CpuExec>::matrix(const Parameter& p, Index rows, Index columns, bool pack, CpuExec& exec) {
+DenseWeight Backend<CpuExec>::matrix(const Parameter& p, Index rows, Index columns, bool pack,
+                                     CpuExec& exec) {
   Parameter kept = p;
-  if (p.dtype != DType::f32 && p.dtype != DType::bf16)
-    kept = owned(to_floats(p), p.shape);
+  if (p.dtype != DType::f32 && p.dtype != DType::bf16) kept = owned(to_floats(p), p.shape);
   DenseWeight weight(AnyView<2>(kept.data, kept.dtype, {rows, columns}), kept.owner);
   if (pack && kept.dtype == DType::f32) weight.pack(exec);
   return weight;

@@ -43,20 +43,23 @@ std::string ParameterLookup::spelling(const Names& names) const {
 
 Parameter ParameterLookup::tensor(const Names& names, std::span<const Index> shape) const {
   if (const auto* source = dynamic_cast<const ParameterSource*>(parameters_)) {
-    Parameter made = source->make(spelling(names), shape);
+    Parameter made = source->make(contains(names) ? spelling(names) : full(names.spellings.front()), shape);
     count().elements += made.size();
     return made;
   }
   Parameter p = tensor(names);
   if (!std::equal(shape.begin(), shape.end(), p.shape.begin(), p.shape.end()))
-    throw Error("InvalidShape", concat("checkpoint: tensor \"", spelling(names), "\" has shape ", text(p.shape),
-                                       ", expected ", text(shape)));
+    throw Error("InvalidShape", concat("checkpoint: tensor \"", spelling(names), "\" has shape ",
+                                       text(p.shape), ", expected ", text(shape)));
   return p;
 }
 
 Parameter ParameterLookup::tensor(const Names& names) const {
   const std::string name = spelling(names);
   Parameter p = parameters_->at(name);
+  if (p.dtype != DType::f32 && p.dtype != DType::bf16 && p.dtype != DType::f16 && p.dtype != DType::f64)
+    throw Error("UnsupportedType", concat("checkpoint: tensor \"", name, "\" is of type ",
+                                          ashlar::name(p.dtype), ", expected f32, bf16, f16 or f64"));
   if (record_->read.insert(name).second) count().elements += p.size();
   return p;
 }
@@ -70,8 +73,9 @@ void ParameterLookup::expect_all_read(bool (*ignore)(std::string_view name)) con
     if (unused++ < kNamed) first.append(first.empty() ? "\"" : ", \"").append(name).append("\"");
   }
   if (unused == 0) return;
-  throw Error("UnusedTensor", concat("checkpoint: the model does not use ", unused, unused == 1 ? " tensor: " : " tensors: ",
-                                     first, unused > kNamed ? ", ..." : ""));
+  throw Error("UnusedTensor",
+              concat("checkpoint: the model does not use ", unused,
+                     unused == 1 ? " tensor: " : " tensors: ", first, unused > kNamed ? ", ..." : ""));
 }
 
 }  // namespace v0

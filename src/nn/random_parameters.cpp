@@ -43,7 +43,8 @@ Parameter generate(std::span<const Index> shape, Range range, Generator next) {
 
 }  // namespace
 
-RandomParameters::RandomParameters(DType dtype, std::uint64_t seed, std::function<bool(std::string_view)> present)
+RandomParameters::RandomParameters(DType dtype, std::uint64_t seed,
+                                   std::function<bool(std::string_view)> present)
     : dtype_(dtype), seed_(seed), present_(std::move(present)) {
   if (dtype != DType::f32 && dtype != DType::bf16)
     refuse("RandomParameters", "dtype is ", name(dtype), ", expected f32 or bf16");

@@ -58,7 +58,8 @@ void check_generation(const std::string& slug, const Model& model, const Paramet
   }
   report.check(slug, "gen_ids", got == want, concat(got.size(), " tokens"));
   if (golden.contains("output.gen_logits"))
-    report.compare(slug, "gen_logits", all.data(), all.size(), floats(golden, "output.gen_logits"), kModelBound);
+    report.compare(slug, "gen_logits", all.data(), all.size(), floats(golden, "output.gen_logits"),
+                   kModelBound);
 }
 
 // hf-<model>.safetensors with the weights in the directory hf/<model> beside it.
@@ -70,11 +71,13 @@ const Runner kHuggingFace{
       if (path.extension() != ".safetensors" || !path.stem().string().starts_with("hf-")) return false;
       const auto types = decoder_lm_types();
       // hf-llama, also hf-llama-b: the directory says the type.
-      return std::any_of(types.begin(), types.end(), [&](const std::string& t) { return model_of(path).starts_with(t); });
+      return std::any_of(types.begin(), types.end(),
+                         [&](const std::string& t) { return model_of(path).starts_with(t); });
     },
     [](const Path& path, Report& report) {
       const HuggingFaceModel model = load_huggingface((path.parent_path() / "hf" / model_of(path)).string());
-      check_decoder_lm(path.stem().string(), model.config, *model.parameters, SafetensorsFile(path.string()), report);
+      check_decoder_lm(path.stem().string(), model.config, *model.parameters, SafetensorsFile(path.string()),
+                       report);
     }};
 const Registration kRegisteredHuggingFace(kHuggingFace);
 
@@ -88,19 +91,20 @@ Path bundled_model(const Path& path) {
 const Runner kBundled{
     "bundled", "<model>.golden.safetensors beside the directory <model>/, or of a model in examples/models/",
     [](const Path& path) {
-      return path.string().ends_with(".golden.safetensors") && std::filesystem::exists(bundled_model(path) / "config.json");
+      return path.string().ends_with(".golden.safetensors") &&
+             std::filesystem::exists(bundled_model(path) / "config.json");
     },
     [](const Path& path, Report& report) {
       const HuggingFaceModel model = load_huggingface(bundled_model(path).string());
-      check_decoder_lm(path.stem().stem().string(), model.config, *model.parameters, SafetensorsFile(path.string()),
-                       report);
+      check_decoder_lm(path.stem().stem().string(), model.config, *model.parameters,
+                       SafetensorsFile(path.string()), report);
     }};
 const Registration kRegisteredBundled(kBundled);
 
 }  // namespace
 
-void check_decoder_lm(const std::string& slug, const Value& config, const Parameters& weights, const Parameters& golden,
-                      Report& report) {
+void check_decoder_lm(const std::string& slug, const Value& config, const Parameters& weights,
+                      const Parameters& golden, Report& report) {
   CpuExec exec;
   const auto model = load_decoder_lm(config, weights, exec);
   check_full_forward(slug, *model, golden, report, exec);

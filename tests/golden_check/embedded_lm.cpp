@@ -16,7 +16,9 @@ class EmbeddedParameters : public Parameters {
       if (name.starts_with(kPrefix)) names.push_back(name.substr(kPrefix.size()));
     return names;
   }
-  bool find(std::string_view name, Parameter* into) const override { return file_->find(concat(kPrefix, name), into); }
+  bool find(std::string_view name, Parameter* into) const override {
+    return file_->find(concat(kPrefix, name), into);
+  }
 
  private:
   std::shared_ptr<const SafetensorsFile> file_;
@@ -24,11 +26,14 @@ class EmbeddedParameters : public Parameters {
 
 const Runner kOlmoHybrid{
     "olmo-hybrid", "olmo-hybrid*.safetensors with param.* and the config inside",
-    [](const Path& path) { return path.extension() == ".safetensors" && path.stem().string().starts_with("olmo-hybrid"); },
+    [](const Path& path) {
+      return path.extension() == ".safetensors" && path.stem().string().starts_with("olmo-hybrid");
+    },
     [](const Path& path, Report& report) {
       const auto file = std::make_shared<const SafetensorsFile>(path.string());
       const auto config = file->metadata().find("config");
-      if (config == file->metadata().end()) throw Error("InvalidConfig", "golden: its metadata has no config");
+      if (config == file->metadata().end())
+        throw Error("InvalidConfig", "golden: its metadata has no config");
       check_decoder_lm(path.stem().string(), parse_json(config->second, "the golden's config"),
                        *embedded_parameters(file), *file, report);
     }};

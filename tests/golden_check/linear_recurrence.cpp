@@ -43,10 +43,12 @@ class Checker {
   void run(const Case& c) {
     const Tensor<float, 1> v = input(c.v), k = input(c.k), s0 = input(c.s0);
     const Index heads = golden_.at(concat("input.", c.v)).shape[2];
-    // A product of delta rules is one over a sequence of sub-steps, decayed at the first and read at the last.
+    // A product of delta rules is one over a sequence of sub-steps, decayed at the first and read at the
+    // last.
     const Index steps = golden_.at(concat("input.", c.k)).shape[1] / tokens_;
     const Tensor<float, 1> q = spread(input(c.q), key_heads_ * key_dim_, steps, steps - 1);
-    const Tensor<float, 1> g = *c.g != '\0' ? spread(a_token(input(c.g), heads), heads, steps, 0) : Tensor<float, 1>();
+    const Tensor<float, 1> g =
+        *c.g != '\0' ? spread(a_token(input(c.g), heads), heads, steps, 0) : Tensor<float, 1>();
     const Tensor<float, 1> beta = *c.beta != '\0' ? input(c.beta) : Tensor<float, 1>();
     const Tensor<float, 1> out = recur(c.name, q, k, v, g, beta, s0, heads, steps, c.scale);
     compare(c.name, "o", gathered(out, heads * value_dim_, steps, steps - 1));
@@ -54,11 +56,13 @@ class Checker {
 
   // Mamba-2: the recurrence without transition on dt x, with D x added to its output.
   void run_mamba2() {
-    const Tensor<float, 1> x = input("gva_v"), raw = input("ssd_dt"), bias = input("ssd_dt_bias"), skip = input("ssd_D");
+    const Tensor<float, 1> x = input("gva_v"), raw = input("ssd_dt"), bias = input("ssd_dt_bias"),
+                           skip = input("ssd_D");
     const Tensor<float, 1> a_log = input("ssd_A_log"), s0 = input("gva_s0");
     const Index heads = skip.size(), rows = batch_ * tokens_;
     Tensor<float, 1> v({x.size()}), g({rows * heads});
-    decay_gate(DecayGate{{raw.data(), {rows, heads}}, a_log.view(), bias.view(), {g.data(), {rows, heads}}}, exec_);
+    decay_gate(DecayGate{{raw.data(), {rows, heads}}, a_log.view(), bias.view(), {g.data(), {rows, heads}}},
+               exec_);
     for (Index i = 0; i < x.size(); ++i) {
       const Index row = i / value_dim_;  // of [T, H]
       v.data()[i] = x.data()[i] * static_cast<float>(std::log1p(std::exp(
@@ -104,18 +108,24 @@ class Checker {
                          const Tensor<float, 1>& v, const Tensor<float, 1>& g, const Tensor<float, 1>& beta,
                          const Tensor<float, 1>& s0, Index heads, Index steps, float scale) {
     const Index rows = batch_ * tokens_ * steps, state_size = heads * key_dim_ * value_dim_;
-    std::vector<RecurrentState> states(static_cast<std::size_t>(batch_), RecurrentState(heads, key_dim_, value_dim_));
+    std::vector<RecurrentState> states(static_cast<std::size_t>(batch_),
+                                       RecurrentState(heads, key_dim_, value_dim_));
     std::vector<RecurrentState*> pointers;
     std::vector<Index> starts{0};
     for (RecurrentState& s : states) {
-      s.import_from({s0.data() + static_cast<Index>(pointers.size()) * state_size, {heads, key_dim_, value_dim_}});
+      s.import_from(
+          {s0.data() + static_cast<Index>(pointers.size()) * state_size, {heads, key_dim_, value_dim_}});
       pointers.push_back(&s), starts.push_back(starts.back() + tokens_ * steps);
     }
     Tensor<float, 1> out({v.size()}), final({batch_ * state_size});
-    LinearRecurrence args{{q.data(), {rows, key_heads_, key_dim_}}, {k.data(), {rows, key_heads_, key_dim_}},
-                          {v.data(), {rows, heads, value_dim_}},    {},
-                          {},                                       {out.data(), {rows, heads, value_dim_}},
-                          scale,                                    starts,
+    LinearRecurrence args{{q.data(), {rows, key_heads_, key_dim_}},
+                          {k.data(), {rows, key_heads_, key_dim_}},
+                          {v.data(), {rows, heads, value_dim_}},
+                          {},
+                          {},
+                          {out.data(), {rows, heads, value_dim_}},
+                          scale,
+                          starts,
                           pointers};
     if (g) args.g = {g.data(), {rows, heads}};
     if (beta) args.beta = {beta.data(), {rows, heads}};
@@ -140,17 +150,19 @@ class Checker {
   std::set<std::string> done_;
 };
 
-const Runner kRunner{
-    "linear-recurrence-family", "linear-recurrence-family.safetensors; families without an op are skipped",
-    [](const Path& path) { return path.stem() == "linear-recurrence-family" && path.extension() == ".safetensors"; },
-    [](const Path& path, Report& report) {
-      const SafetensorsFile golden(path.string());
-      Checker checker(golden, report);
-      for (const Case& c : kCases)
-        if (golden.contains(concat("output.", c.name, ".o"))) checker.run(c);
-      if (golden.contains("output.mamba2_ssd.o")) checker.run_mamba2();
-      checker.skip_the_rest();
-    }};
+const Runner kRunner{"linear-recurrence-family",
+                     "linear-recurrence-family.safetensors; families without an op are skipped",
+                     [](const Path& path) {
+                       return path.stem() == "linear-recurrence-family" && path.extension() == ".safetensors";
+                     },
+                     [](const Path& path, Report& report) {
+                       const SafetensorsFile golden(path.string());
+                       Checker checker(golden, report);
+                       for (const Case& c : kCases)
+                         if (golden.contains(concat("output.", c.name, ".o"))) checker.run(c);
+                       if (golden.contains("output.mamba2_ssd.o")) checker.run_mamba2();
+                       checker.skip_the_rest();
+                     }};
 const Registration kRegistered(kRunner);
 
 }  // namespace

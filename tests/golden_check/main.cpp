@@ -20,13 +20,13 @@ void Report::compare(const std::string& slug, const std::string& output, const f
   const double error = largest > 0 ? worst / largest : worst;
   const bool ok = count == want.size() && error <= bound;
   std::printf("%s %s %.2e %.0e %s\n", slug.c_str(), output.c_str(), error, bound, ok ? "ok" : "FAIL");
-  if (count != want.size())
-    std::printf("  %td elements, the golden has %td\n", count, want.size());
+  if (count != want.size()) std::printf("  %td elements, the golden has %td\n", count, want.size());
   ++(ok ? passed_ : failed_);
 }
 
 void Report::check(const std::string& slug, const std::string& what, bool ok, const std::string& note) {
-  std::printf("%s %s%s%s %s\n", slug.c_str(), what.c_str(), note.empty() ? "" : " ", note.c_str(), ok ? "ok" : "FAIL");
+  std::printf("%s %s%s%s %s\n", slug.c_str(), what.c_str(), note.empty() ? "" : " ", note.c_str(),
+              ok ? "ok" : "FAIL");
   ++(ok ? passed_ : failed_);
 }
 
@@ -57,7 +57,8 @@ std::vector<std::int32_t> integers(const Parameters& file, const std::string& na
     else if (p.dtype == DType::i64)
       out[i] = static_cast<std::int32_t>(static_cast<const std::int64_t*>(p.data)[i]);
     else
-      throw Error("UnsupportedType", concat("golden: \"", name, "\" is ", ashlar::name(p.dtype), ", expected i32 or i64"));
+      throw Error("UnsupportedType",
+                  concat("golden: \"", name, "\" is ", ashlar::name(p.dtype), ", expected i32 or i64"));
   }
   return out;
 }
@@ -65,7 +66,8 @@ std::vector<std::int32_t> integers(const Parameters& file, const std::string& na
 namespace {
 
 int usage() {
-  std::fputs("golden_check [--list] PATH...: compares with golden files; see --list for what it takes\n", stderr);
+  std::fputs("golden_check [--list] PATH...: compares with golden files; see --list for what it takes\n",
+             stderr);
   return 1;
 }
 

@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
-// golden_check compares what this library computes with files of what others computed. A runner is one translation unit
-// that holds a Registration; the first whose `accepts` takes a path runs it.
+// golden_check compares what this library computes with files of what others computed. A runner is one
+// translation unit that holds a Registration; the first whose `accepts` takes a path runs it.
 #pragma once
 #include <filesystem>
 #include <memory>
@@ -53,9 +53,9 @@ std::vector<std::int32_t> integers(const Parameters& file, const std::string& na
 // The tensors "param.<name>" of a golden file as a checkpoint.
 std::shared_ptr<const Parameters> embedded_parameters(std::shared_ptr<const SafetensorsFile> file);
 
-// A golden of a language model: input.ids [B, T], output.logits [B, T, V], and, when they are there, output.gen_ids
-// [B, G], greedily decoded with a cache, and output.gen_logits [B, G, V], which chose them.
-void check_decoder_lm(const std::string& slug, const Value& config, const Parameters& weights, const Parameters& golden,
-                      Report& report);
+// A golden of a language model: input.ids [B, T], output.logits [B, T, V], and, when they are there,
+// output.gen_ids [B, G], greedily decoded with a cache, and output.gen_logits [B, G, V], which chose them.
+void check_decoder_lm(const std::string& slug, const Value& config, const Parameters& weights,
+                      const Parameters& golden, Report& report);
 
 }  // namespace ashlar::golden

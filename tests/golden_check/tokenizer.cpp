@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
-#include "ashlar/io/json.hpp"
 #include "ashlar/io/tokenizer.hpp"
+#include "ashlar/io/json.hpp"
 #include "tests/golden_check/runner.hpp"
 
 namespace ashlar::golden {
@@ -24,15 +24,17 @@ const Runner kRunner{
     [](const Path& path) { return path.string().ends_with(kSuffix); },
     [](const Path& path, Report& report) {
       const std::string file = path.filename().string(), stem = file.substr(0, file.size() - kSuffix.size());
-      const Tokenizer tokenizer = Tokenizer::from_file((path.parent_path() / (stem + ".tokenizer.json")).string());
+      const Tokenizer tokenizer =
+          Tokenizer::from_file((path.parent_path() / (stem + ".tokenizer.json")).string());
       const Value cases = read_json(path.string());
       if (cases.array() == nullptr) throw Error("InvalidConfig", "the cases are not a list");
       for (const Value& c : *cases.array()) {
         const std::string text = c.get_string("text", ""), quoted = concat("\"", text, "\"");
         report.check(stem, "encode", tokenizer.encode(text) == ids_of(c), quoted);
         // What the post-processor adds has no text of its own.
-        const std::string back = c.find("decoded") != nullptr ? tokenizer.decode(ids_of(c), true)
-                                                              : tokenizer.decode(tokenizer.encode(text, false));
+        const std::string back = c.find("decoded") != nullptr
+                                     ? tokenizer.decode(ids_of(c), true)
+                                     : tokenizer.decode(tokenizer.encode(text, false));
         report.check(stem, "decode", back == c.get_string("decoded", text), quoted);
       }
     }};

@@ -6,7 +6,7 @@ namespace {
 
 using namespace test;
 
-class EachCache : public testing::TestWithParam<const char*> {
+class EachCache : public testing::TestWithParam<Architecture> {
  protected:
   EachCache() { prefill(*model_, random_ids(*model_, 13, 1), cache_, exec_); }
 
@@ -14,9 +14,7 @@ class EachCache : public testing::TestWithParam<const char*> {
   std::unique_ptr<Model> model_ = random_model(GetParam(), exec_);
   Cache cache_ = model_->new_cache(24);
 };
-INSTANTIATE_TEST_SUITE_P(Decoders, EachCache, testing::Values(kLlama, kOlmo3, kOlmoHybrid), [](const auto& info) {
-  return std::string(std::array{"llama", "olmo3", "olmo_hybrid"}[info.index]);
-});
+INSTANTIATE_TEST_SUITE_P(Decoders, EachCache, testing::Values(kLlama, kOlmo3, kOlmoHybrid), name_of);
 
 TEST_P(EachCache, ACopyContinuesBitForBitAndByItself) {
   Cache copy = cache_;
@@ -34,7 +32,8 @@ TEST_P(EachCache, ARestoredOneContinuesBitForBit) {
   exact.restore(saved);
   EXPECT_EQ(exact.position(), 13);
   EXPECT_EQ(exact.save(), saved);
-  for (std::int32_t id : {4, 0, 9}) EXPECT_EQ(decode(*model_, id, larger, exec_), decode(*model_, id, cache_, exec_));
+  for (std::int32_t id : {4, 0, 9})
+    EXPECT_EQ(decode(*model_, id, larger, exec_), decode(*model_, id, cache_, exec_));
   EXPECT_EQ(larger.save(), cache_.save());
 }
 
@@ -85,10 +84,11 @@ TEST_P(EachCache, RefusesBytesThatItDidNotSave) {
 }
 
 TEST_P(EachCache, RefusesWhatAnotherModelSaved) {
-  for (const char* config : {kLlama, kOlmo3, kOlmoHybrid}) {
-    if (config == GetParam()) continue;
-    Cache other = random_model(config, exec_)->new_cache(24);
-    EXPECT_EQ(refusal([&] { other.restore(cache_.save()); }), "saved cache: it is of a model with other shapes");
+  for (const Architecture& a : {kLlama, kOlmo3, kOlmoHybrid}) {
+    if (a.name == GetParam().name) continue;
+    Cache other = random_model(a, exec_)->new_cache(24);
+    EXPECT_EQ(refusal([&] { other.restore(cache_.save()); }),
+              "saved cache: it is of a model with other shapes");
   }
 }
 

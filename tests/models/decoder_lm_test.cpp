@@ -6,18 +6,16 @@ namespace {
 
 using namespace test;
 
-// Two ways through the same model differ in the order of sums: each of about 10 parts a layer, in a stream that norms
-// keep at the size of its largest element, adds a few eps.
+// Two ways through the same model differ in the order of sums: each of about 10 parts a layer, in a stream
+// that norms keep at the size of its largest element, adds a few eps.
 constexpr double kSameModel = 200 * kEps;
 
-class EachModel : public testing::TestWithParam<const char*> {
+class EachModel : public testing::TestWithParam<Architecture> {
  protected:
   CpuExec exec_;
   std::unique_ptr<Model> model_ = random_model(GetParam(), exec_);
 };
-INSTANTIATE_TEST_SUITE_P(Decoders, EachModel, testing::Values(kLlama, kOlmo3, kOlmoHybrid), [](const auto& info) {
-  return std::string(std::array{"llama", "olmo3", "olmo_hybrid"}[info.index]);
-});
+INSTANTIATE_TEST_SUITE_P(Decoders, EachModel, testing::Values(kLlama, kOlmo3, kOlmoHybrid), name_of);
 
 TEST_P(EachModel, PrefillAndDecodeAreTheFullForwardForEverySplit) {
   const Ids ids = random_ids(*model_, 19, 1);
@@ -27,7 +25,8 @@ TEST_P(EachModel, PrefillAndDecodeAreTheFullForwardForEverySplit) {
     Cache cache = model_->new_cache(19);
     Logits got = prefill(*model_, std::span(ids).first(split), cache, exec_);
     for (std::size_t t = split;; ++t) {
-      EXPECT_LE(error(got, std::span(want).subspan((t - 1) * vocab, vocab)), kSameModel) << split << ", " << t;
+      EXPECT_LE(error(got, std::span(want).subspan((t - 1) * vocab, vocab)), kSameModel)
+          << split << ", " << t;
       if (t == ids.size()) break;
       got = decode(*model_, ids[t], cache, exec_);
     }
@@ -97,9 +96,8 @@ TEST_P(EachModel, BFloat16WeightsComeCloseToTheirOwnValuesInFloat) {
     }
   };
   const auto narrow = random_model(GetParam(), exec_, DType::bf16);
-  const auto wide = load_decoder_lm(
-      parse_json(GetParam(), "config"),
-      is_hybrid(GetParam()) ? Widened(DType::bf16, 7, olmo_hybrid_present) : Widened(DType::bf16, 7), exec_);
+  const auto wide = load_decoder_lm(parse_json(GetParam().config, "config"),
+                                    Widened(DType::bf16, 7, present_in(GetParam())), exec_);
   const Ids ids = random_ids(*narrow, 12, 9);
   EXPECT_LE(error(full_forward(*narrow, ids, exec_), full_forward(*wide, ids, exec_)), kSameModel);
   EXPECT_LT(narrow->size().bytes, wide->size().bytes);
@@ -121,7 +119,8 @@ TEST_P(EachModel, RefusesWhatItCannotRunAndChangesNothing) {
   };
   const std::vector<Index> gap{0, 2, 2}, pair{0, 1, 2};
 
-  EXPECT_EQ(prefill_of({}, {}, one, single), "prefill: the prompt of sequence 0 is empty, expected at least one token");
+  EXPECT_EQ(prefill_of({}, {}, one, single),
+            "prefill: the prompt of sequence 0 is empty, expected at least one token");
   EXPECT_EQ(prefill_of({1, 2}, gap, two, logits.view()),
             "prefill: the prompt of sequence 1 is empty, expected at least one token");
   EXPECT_EQ(prefill_of({1, static_cast<std::int32_t>(vocab)}, {}, one, single),
@@ -133,9 +132,12 @@ TEST_P(EachModel, RefusesWhatItCannotRunAndChangesNothing) {
             "prefill: sequence 0 would have 65 tokens, expected at most 64, the model's positions");
   EXPECT_EQ(prefill_of({1, 2}, pair, one, logits.view()),
             "prefill: 1 caches were given, expected one for each of 2 sequences");
-  EXPECT_EQ(prefill_of({1, 2}, pair, same, logits.view()), "prefill: caches 0 and 1 are the same, expected one a sequence");
-  EXPECT_EQ(decode_of({1, 2}, one, single), "decode: 2 ids and 1 caches were given, expected one id for each cache");
-  EXPECT_EQ(decode_of({}, {}, single), "decode: 0 ids and 0 caches were given, expected one id for each cache");
+  EXPECT_EQ(prefill_of({1, 2}, pair, same, logits.view()),
+            "prefill: caches 0 and 1 are the same, expected one a sequence");
+  EXPECT_EQ(decode_of({1, 2}, one, single),
+            "decode: 2 ids and 1 caches were given, expected one id for each cache");
+  EXPECT_EQ(decode_of({}, {}, single),
+            "decode: 0 ids and 0 caches were given, expected one id for each cache");
   EXPECT_EQ(prefill_of({1, 2, 3}, {}, one, logits.view()),
             "prefill: logits has 2 rows, expected 1 for the last tokens or 3 for all");
   EXPECT_EQ(decode_of({1}, one, logits.view()),

@@ -15,24 +15,31 @@ using Model = DecoderLm<CpuExec>;
 using Cache = Model::Cache;
 using Ids = std::vector<std::int32_t>;
 
-inline const char* const kLlama = R"({"model_type": "llama", "vocab_size": 61, "hidden_size": 40,
+struct Architecture {
+  const char* name;
+  const char* config;
+};
+inline void PrintTo(const Architecture& a, std::ostream* out) { *out << a.name; }
+
+inline constexpr Architecture kLlama{"llama", R"({"model_type": "llama", "vocab_size": 61, "hidden_size": 40,
   "intermediate_size": 72, "num_hidden_layers": 2, "num_attention_heads": 5, "num_key_value_heads": 1,
   "head_dim": 6, "attention_bias": true, "mlp_bias": true, "max_position_embeddings": 64,
   "rope_theta": 500000.0, "rope_scaling": {"rope_type": "llama3", "factor": 8.0, "low_freq_factor": 1.0,
-  "high_freq_factor": 4.0, "original_max_position_embeddings": 32}, "tie_word_embeddings": true})";
-inline const char* const kOlmo3 = R"({"model_type": "olmo3", "vocab_size": 67, "hidden_size": 48,
+  "high_freq_factor": 4.0, "original_max_position_embeddings": 32}, "tie_word_embeddings": true})"};
+inline constexpr Architecture kOlmo3{"olmo3", R"({"model_type": "olmo3", "vocab_size": 67, "hidden_size": 48,
   "intermediate_size": 40, "num_hidden_layers": 3, "num_attention_heads": 6, "num_key_value_heads": 2,
   "layer_types": ["sliding_attention", "full_attention", "sliding_attention"], "sliding_window": 5,
   "max_position_embeddings": 64, "rope_parameters": {
   "sliding_attention": {"rope_type": "default", "rope_theta": 10000.0},
   "full_attention": {"rope_type": "yarn", "rope_theta": 10000.0, "factor": 4.0,
-                     "original_max_position_embeddings": 16}}})";
-inline const char* const kOlmoHybrid = R"({"model_type": "olmo_hybrid", "vocab_size": 53, "hidden_size": 36,
+                     "original_max_position_embeddings": 16}}})"};
+inline constexpr Architecture kOlmoHybrid{
+    "olmo_hybrid", R"({"model_type": "olmo_hybrid", "vocab_size": 53, "hidden_size": 36,
   "intermediate_size": 56, "num_hidden_layers": 4, "num_attention_heads": 3, "num_key_value_heads": 3,
   "layer_types": ["linear_attention", "linear_attention", "linear_attention", "full_attention"],
   "linear_num_key_heads": 2, "linear_num_value_heads": 6, "linear_key_head_dim": 7, "linear_value_head_dim": 10,
   "linear_conv_kernel_dim": 3, "linear_allow_neg_eigval": true, "max_position_embeddings": 64,
-  "rope_parameters": null})";
+  "rope_parameters": null})"};
 
 // Every fourth layer is attention with its norms behind the parts.
 inline bool olmo_hybrid_present(std::string_view name) {
@@ -43,7 +50,10 @@ inline bool olmo_hybrid_present(std::string_view name) {
   return !name.ends_with("attention_layer_norm.weight") && !name.ends_with(".bias");
 }
 
-inline bool is_hybrid(const char* config) { return std::string_view(config).find("olmo_hybrid") != std::string::npos; }
+inline const std::function<bool(std::string_view)>& present_in(const Architecture& a) {
+  static const std::function<bool(std::string_view)> usual, hybrid = olmo_hybrid_present;
+  return std::string_view(a.name) == "olmo_hybrid" ? hybrid : usual;
+}
 
 // Weights that a model asked for, kept, so that they can be renamed, cut and taken away.
 class KeptParameters : public Parameters {
@@ -71,19 +81,17 @@ class Recorder : public RandomParameters {
   mutable KeptParameters kept;
 };
 
-inline RandomParameters random_weights(const char* config, DType dtype = DType::f32) {
-  return is_hybrid(config) ? RandomParameters(dtype, 7, olmo_hybrid_present) : RandomParameters(dtype, 7);
-}
-inline std::unique_ptr<Model> random_model(const char* config, CpuExec& exec, DType dtype = DType::f32) {
-  return load_decoder_lm(parse_json(config, "config"), random_weights(config, dtype), exec);
+inline std::unique_ptr<Model> random_model(const Architecture& a, CpuExec& exec, DType dtype = DType::f32) {
+  return load_decoder_lm(parse_json(a.config, "config"), RandomParameters(dtype, 7, present_in(a)), exec);
 }
 // The tensors of random_model.
-inline KeptParameters random_checkpoint(const char* config) {
-  Recorder recorder = is_hybrid(config) ? Recorder(DType::f32, 7, olmo_hybrid_present) : Recorder(DType::f32, 7);
+inline KeptParameters random_checkpoint(const Architecture& a) {
+  const Recorder recorder(DType::f32, 7, present_in(a));
   CpuExec exec;
-  load_decoder_lm(parse_json(config, "config"), recorder, exec);
+  load_decoder_lm(parse_json(a.config, "config"), recorder, exec);
   return recorder.kept;
 }
+inline std::string name_of(const testing::TestParamInfo<Architecture>& info) { return info.param.name; }
 
 inline Ids random_ids(const Model& model, Index n, unsigned seed) {
   std::mt19937 rng(seed);

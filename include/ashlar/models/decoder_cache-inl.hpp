@@ -57,7 +57,8 @@ std::vector<std::byte> DecoderCache<Exec>::save() const {
   float* to = reinterpret_cast<float*>(saved.data() + sizeof header);
   for (const LayerState<Exec>& l : layers_) {
     if (l.kv) l.kv.save(to), to += l.kv.elements(position_);
-    if (l.inputs) Backend<Exec>::read(l.inputs.view().split(1, l.inputs.shape()[1]), to), to += l.inputs.size();
+    if (l.inputs)
+      Backend<Exec>::read(l.inputs.view().split(1, l.inputs.shape()[1]), to), to += l.inputs.size();
     if (const auto& r = l.recurrent; r.heads() != 0) {
       r.export_to({to, {r.heads(), r.key_dim(), r.value_dim()}});
       to += r.heads() * r.key_dim() * r.value_dim();
@@ -70,14 +71,17 @@ template <class Exec>
 void DecoderCache<Exec>::restore(std::span<const std::byte> saved) {
   auto invalid = [](const auto&... parts) { throw Error("InvalidCache", concat("saved cache: ", parts...)); };
   detail::CacheHeader header;
-  if (saved.size() < sizeof header) invalid(saved.size(), " bytes are too few, expected a header of ", sizeof header);
+  if (saved.size() < sizeof header)
+    invalid(saved.size(), " bytes are too few, expected a header of ", sizeof header);
   std::memcpy(&header, saved.data(), sizeof header);
   if (header.magic != detail::kCacheMagic) invalid("it does not begin as a saved cache does");
   if (header.version != detail::kCacheVersion)
-    invalid("its version is ", static_cast<std::size_t>(header.version), ", expected ", detail::kCacheVersion);
+    invalid("its version is ", static_cast<std::size_t>(header.version), ", expected ",
+            detail::kCacheVersion);
   if (header.fingerprint != fingerprint_) invalid("it is of a model with other shapes");
   if (header.position > static_cast<std::uint64_t>(capacity_))
-    invalid("it holds ", static_cast<std::size_t>(header.position), " tokens, this cache has room for ", capacity_);
+    invalid("it holds ", static_cast<std::size_t>(header.position), " tokens, this cache has room for ",
+            capacity_);
   const Index position = static_cast<Index>(header.position), count = floats(position);
   const std::size_t expected = sizeof header + static_cast<std::size_t>(count) * sizeof(float);
   if (header.floats != static_cast<std::uint64_t>(count) || saved.size() != expected)
@@ -88,7 +92,8 @@ void DecoderCache<Exec>::restore(std::span<const std::byte> saved) {
   const float* from = values.data();
   for (LayerState<Exec>& l : layers_) {
     if (l.kv) l.kv.restore(from, position), from += l.kv.elements(position);
-    if (l.inputs) Backend<Exec>::write(from, l.inputs.view().split(1, l.inputs.shape()[1])), from += l.inputs.size();
+    if (l.inputs)
+      Backend<Exec>::write(from, l.inputs.view().split(1, l.inputs.shape()[1])), from += l.inputs.size();
     if (auto& r = l.recurrent; r.heads() != 0) {
       r.import_from({from, {r.heads(), r.key_dim(), r.value_dim()}});
       from += r.heads() * r.key_dim() * r.value_dim();

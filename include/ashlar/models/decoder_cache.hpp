@@ -8,8 +8,9 @@
 namespace ashlar {
 inline namespace v0 {
 
-// What a decoder language model remembers of one sequence: a value. A copy continues bit for bit as the original does,
-// and so does a cache of the same model that is restored from saved bytes. Made by DecoderLm::new_cache.
+// What a decoder language model remembers of one sequence: a value. A copy continues bit for bit as the
+// original does, and so does a cache of the same model that is restored from saved bytes. Made by
+// DecoderLm::new_cache.
 template <class Exec>
 class DecoderCache {
  public:
@@ -20,11 +21,11 @@ class DecoderCache {
   Index capacity() const { return capacity_; }  // tokens that fit
   Index bytes() const;                          // of memory
 
-  // Little-endian: magic, version, the shapes' fingerprint, position, number of floats; then for each layer the keys
-  // and values up to the position, the convolution's inputs and the recurrent state [H, Dk, Dv].
+  // Little-endian: magic, version, the shapes' fingerprint, position, number of floats; then for each layer
+  // the keys and values up to the position, the convolution's inputs and the recurrent state [H, Dk, Dv].
   std::vector<std::byte> save() const;
-  // Error("InvalidCache") for anything that save() of a cache of these shapes did not write, or that does not fit the
-  // capacity; the cache is unchanged then.
+  // Error("InvalidCache") for anything that save() of a cache of these shapes did not write, or that does not
+  // fit the capacity; the cache is unchanged then.
   void restore(std::span<const std::byte> saved);
 
   // Of the layers' shapes, the capacity aside: caches of one model have one fingerprint.

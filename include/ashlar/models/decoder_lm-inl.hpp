@@ -9,7 +9,8 @@ namespace ashlar {
 inline namespace v0 {
 
 template <class Exec>
-DecoderLm<Exec>::DecoderLm(Parts parts) : parts_(std::move(parts)), fingerprint_(new_cache(1).fingerprint()) {}
+DecoderLm<Exec>::DecoderLm(Parts parts)
+    : parts_(std::move(parts)), fingerprint_(new_cache(1).fingerprint()) {}
 
 template <class Exec>
 DecoderCache<Exec> DecoderLm<Exec>::new_cache(Index capacity) const {
@@ -21,7 +22,8 @@ DecoderCache<Exec> DecoderLm<Exec>::new_cache(Index capacity) const {
 }
 
 template <class Exec>
-void DecoderLm<Exec>::check(std::string_view who, Ids ids, Offsets offsets, std::span<Cache* const> caches) const {
+void DecoderLm<Exec>::check(std::string_view who, Ids ids, Offsets offsets,
+                            std::span<Cache* const> caches) const {
   const Index tokens = static_cast<Index>(ids.size()), sequences = offsets.count();
   offsets.check(who, tokens);
   if (!caches.empty() && static_cast<Index>(caches.size()) != sequences)
@@ -54,16 +56,18 @@ void DecoderLm<Exec>::prefill(Ids ids, Offsets offsets, std::span<Cache* const> 
   check("prefill", ids, offsets, caches);
   const Index tokens = static_cast<Index>(ids.size()), sequences = offsets.count();
   if (logits.shape[0] != tokens && logits.shape[0] != sequences)
-    refuse("prefill", "logits has ", logits.shape[0], " rows, expected ", sequences, " for the last tokens or ", tokens,
-           " for all");
+    refuse("prefill", "logits has ", logits.shape[0], " rows, expected ", sequences,
+           " for the last tokens or ", tokens, " for all");
   expect_shape("prefill", "logits", logits, {logits.shape[0], vocab_size()});
   forward(ids, offsets, caches, logits, Phase::prefill, exec);
 }
 
 template <class Exec>
-void DecoderLm<Exec>::decode(Ids ids, std::span<Cache* const> caches, View<float, 2> logits, Exec& exec) const {
+void DecoderLm<Exec>::decode(Ids ids, std::span<Cache* const> caches, View<float, 2> logits,
+                             Exec& exec) const {
   if (caches.empty() || ids.size() != caches.size())
-    refuse("decode", ids.size(), " ids and ", caches.size(), " caches were given, expected one id for each cache");
+    refuse("decode", ids.size(), " ids and ", caches.size(),
+           " caches were given, expected one id for each cache");
   const Index sequences = static_cast<Index>(caches.size());
   expect_shape("decode", "logits", logits, {sequences, vocab_size()});
   typename Backend<Exec>::HostScratch lists(exec);
@@ -91,8 +95,7 @@ void DecoderLm<Exec>::forward(Ids ids, Offsets offsets, std::span<Cache* const> 
   const auto h = scratch.floats(tokens, c.hidden_size);
   embedding(Embedding{ids, parts_.embedding.values(), h, c.embedding_scale}, exec);
   for (std::size_t layer = 0; layer < parts_.blocks.size(); ++layer) {
-    for (std::size_t n = 0; n < caches.size(); ++n)
-      states(n) = &caches[n]->layer(static_cast<Index>(layer));
+    for (std::size_t n = 0; n < caches.size(); ++n) states(n) = &caches[n]->layer(static_cast<Index>(layer));
     parts_.blocks[layer]->forward(h, {offsets, positions, {states.data, caches.size()}, phase}, exec);
   }
 

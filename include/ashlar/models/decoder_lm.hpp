@@ -30,11 +30,11 @@ struct DecoderSize {
   Index bytes = 0;              // of weights, without second copies
 };
 
-// A decoder language model: logits = head(norm(blocks(embed(ids)))). Const after loading and shared between threads,
-// each with its own execution context and caches.
+// A decoder language model: logits = head(norm(blocks(embed(ids)))). Const after loading and shared between
+// threads, each with its own execution context and caches.
 //
-// A batch is packed: the ids of all prompts one after another, and where each begins. Results do not depend on the
-// number of threads or on the other sequences of a call. Steady-state decoding allocates nothing.
+// A batch is packed: the ids of all prompts one after another, and where each begins. Results do not depend
+// on the number of threads or on the other sequences of a call. Steady-state decoding allocates nothing.
 template <class Exec>
 class DecoderLm {
  public:
@@ -57,11 +57,13 @@ class DecoderLm {
   // A cache for one sequence of up to `capacity` tokens, at most max_positions().
   Cache new_cache(Index capacity) const;
 
-  // Runs prompts through the model. Caches, one a sequence, are continued from where they stand; with none each prompt
-  // starts afresh and nothing is kept. logits [N, V]: of each prompt's last token; [T, V]: of every token.
-  // Refused, before any cache changes: an empty prompt, an id outside the vocabulary, a sequence that gets longer than
-  // its cache or max_positions(), the same cache twice, a cache of another model, shapes and counts that differ.
-  void prefill(Ids ids, Offsets offsets, std::span<Cache* const> caches, View<float, 2> logits, Exec& exec) const;
+  // Runs prompts through the model. Caches, one a sequence, are continued from where they stand; with none
+  // each prompt starts afresh and nothing is kept. logits [N, V]: of each prompt's last token; [T, V]: of
+  // every token. Refused, before any cache changes: an empty prompt, an id outside the vocabulary, a sequence
+  // that gets longer than its cache or max_positions(), the same cache twice, a cache of another model,
+  // shapes and counts that differ.
+  void prefill(Ids ids, Offsets offsets, std::span<Cache* const> caches, View<float, 2> logits,
+               Exec& exec) const;
 
   // The next token of each sequence: one id a cache, logits [N, V]. Refused as above.
   void decode(Ids ids, std::span<Cache* const> caches, View<float, 2> logits, Exec& exec) const;
@@ -80,8 +82,8 @@ extern template class DecoderLm<CpuExec>;
 // Reads what all decoders have, "model.embed_tokens", "model.norm" and "lm_head", and each layer through
 // block(layer, reader of "model.layers.<layer>."). Error("UnusedTensor") for tensors that no part asked for.
 template <class Exec, class MakeBlock>
-std::unique_ptr<DecoderLm<Exec>> make_decoder_lm(const DecoderConfig& c, const Parameters& parameters, Exec& exec,
-                                                 MakeBlock&& block) {
+std::unique_ptr<DecoderLm<Exec>> make_decoder_lm(const DecoderConfig& c, const Parameters& parameters,
+                                                 Exec& exec, MakeBlock&& block) {
   const ParameterReader<Exec> r(parameters, exec);
   typename DecoderLm<Exec>::Parts parts{c};
   const bool tied = c.tied || !r.contains("lm_head.weight");

@@ -8,8 +8,8 @@
 namespace ashlar {
 inline namespace v0 {
 
-// OLMo 3 (Team OLMo, 2025): norms behind the parts, queries and keys normalised over the whole projection, sliding
-// windows in most layers, context extension on the full ones alone.
+// OLMo 3 (Team OLMo, 2025): norms behind the parts, queries and keys normalised over the whole projection,
+// sliding windows in most layers, context extension on the full ones alone.
 struct Olmo3Config : DecoderConfig {
   std::vector<std::string> layer_types;  // "sliding_attention", "full_attention"
   Index window = 0;
@@ -18,10 +18,14 @@ struct Olmo3Config : DecoderConfig {
   static Olmo3Config from(const Value& config);
   AttentionConfig attention(Index layer) const {
     const bool sliding = layer_types[static_cast<std::size_t>(layer)] == "sliding_attention";
-    return {hidden_size, heads,
-            kv_heads,    head_dim,
-            attention_bias,  QkNorm::projection,
-            norm_eps,    sliding ? &sliding_rope : &full_rope,
+    return {hidden_size,
+            heads,
+            kv_heads,
+            head_dim,
+            attention_bias,
+            QkNorm::projection,
+            norm_eps,
+            sliding ? &sliding_rope : &full_rope,
             sliding ? window : 0};
   }
 };

@@ -11,25 +11,31 @@
 namespace ashlar {
 inline namespace v0 {
 
-// Olmo Hybrid (arXiv 2604.03444): OLMo 3 with its sliding-window layers replaced by Gated DeltaNet with negative
-// eigenvalues, and rotation dropped for long contexts.
+// Olmo Hybrid (arXiv 2604.03444): OLMo 3 with its sliding-window layers replaced by Gated DeltaNet with
+// negative eigenvalues, and rotation dropped for long contexts.
 struct OlmoHybridConfig : DecoderConfig {
   std::vector<std::string> layer_types;  // "linear_attention", "full_attention"
   GatedDeltaNetConfig linear;
   std::optional<RopeFrequencies> rope;  // none: no position encoding
 
   static OlmoHybridConfig from(const Value& config);
-  bool is_linear(Index layer) const { return layer_types[static_cast<std::size_t>(layer)] == "linear_attention"; }
+  bool is_linear(Index layer) const {
+    return layer_types[static_cast<std::size_t>(layer)] == "linear_attention";
+  }
   AttentionConfig attention() const {
-    return {hidden_size,        heads,    kv_heads,               head_dim, attention_bias,
-            QkNorm::projection, norm_eps, rope ? &*rope : nullptr};
+    return {hidden_size,    heads,
+            kv_heads,       head_dim,
+            attention_bias, QkNorm::projection,
+            norm_eps,       rope ? &*rope : nullptr};
   }
 };
 
-// Keys of model.layers.<i>.linear_attn, also as OLMo-core writes them. Of the convolution's weights only their sequence
-// is certain: some writers cut q, k and v where their channels end, others into three equal parts, and some not at all.
+// Keys of model.layers.<i>.linear_attn, also as OLMo-core writes them. Of the convolution's weights only
+// their sequence is certain: some writers cut q, k and v where their channels end, others into three equal
+// parts, and some not at all.
 template <class Exec>
-GatedDeltaNetWeights<Exec> read_gated_delta_net(const ParameterReader<Exec>& r, const GatedDeltaNetConfig& c) {
+GatedDeltaNetWeights<Exec> read_gated_delta_net(const ParameterReader<Exec>& r,
+                                                const GatedDeltaNetConfig& c) {
   constexpr float kEps = 1e-5f;  // whatever the config says
   GatedDeltaNetWeights<Exec> w;
   w.q = Linear<Exec>(r, "q_proj", c.hidden, c.keys());
@@ -48,7 +54,8 @@ GatedDeltaNetWeights<Exec> read_gated_delta_net(const ParameterReader<Exec>& r, 
 // [channels, width] from conv1d.weight, or {q,k,v}_conv1d.weight one after another.
 Tensor<float, 1> read_joined_conv(const ParameterLookup& r, Index channels, Index width);
 
-// Whether a layer's norms stand before its parts (input_layernorm) or behind them (post_feedforward_layernorm).
+// Whether a layer's norms stand before its parts (input_layernorm) or behind them
+// (post_feedforward_layernorm).
 enum class NormPlace : std::uint8_t { before, behind };
 NormPlace norm_place(const ParameterLookup& layer);
 
@@ -56,7 +63,8 @@ template <class Exec>
 class OlmoHybridBlock final : public DecoderBlock<Exec> {
  public:
   OlmoHybridBlock(const OlmoHybridConfig& c, Index layer, const ParameterReader<Exec>& r)
-      : place_(norm_place(r)), mixer_(make_mixer(c, layer, r)),
+      : place_(norm_place(r)),
+        mixer_(make_mixer(c, layer, r)),
         mlp_(r.scope("mlp"), c.hidden_size, c.intermediate_size, c.activation) {
     const Names before = {"input_layernorm.weight", "attention_layer_norm.weight"};
     const Names between = {"post_attention_layernorm.weight", "feedforward_layer_norm.weight"};
@@ -72,7 +80,9 @@ class OlmoHybridBlock final : public DecoderBlock<Exec> {
   // Linear layers:     h += GatedDeltaNet(norm(h));  h += MLP(norm(h))
   // attention layers:  h += norm(Attention(h));      h += norm(MLP(h))
   void forward(View<float, 2> h, const SequenceBatch<Exec>& batch, Exec& exec) const override {
-    auto mix = [&](auto x, auto y) { std::visit([&](const auto& mixer) { mixer(x, y, batch, exec); }, mixer_); };
+    auto mix = [&](auto x, auto y) {
+      std::visit([&](const auto& mixer) { mixer(x, y, batch, exec); }, mixer_);
+    };
     auto mlp = [&](auto x, auto y) { mlp_(x, y, batch.phase, exec); };
     if (place_ == NormPlace::before) {
       pre_norm(h, mixer_norm_, exec, mix);
@@ -98,7 +108,8 @@ class OlmoHybridBlock final : public DecoderBlock<Exec> {
 };
 
 template <class Exec>
-std::unique_ptr<DecoderLm<Exec>> load_olmo_hybrid(const Value& config, const Parameters& parameters, Exec& exec) {
+std::unique_ptr<DecoderLm<Exec>> load_olmo_hybrid(const Value& config, const Parameters& parameters,
+                                                  Exec& exec) {
   const OlmoHybridConfig c = OlmoHybridConfig::from(config);
   return make_decoder_lm(c, parameters, exec, [&](Index layer, const ParameterReader<Exec>& r) {
     return std::make_unique<OlmoHybridBlock<Exec>>(c, layer, r);

@@ -9,8 +9,8 @@
 namespace ashlar {
 inline namespace v0 {
 
-// What modules and models own, for one execution context: nn/, residual/ and models/ name memory only through this, so
-// that another context needs its specialisation and its ops, and no second model.
+// What modules and models own, for one execution context: nn/, residual/ and models/ name memory only through
+// this, so that another context needs its specialisation and its ops, and no second model.
 template <class Exec>
 struct Backend;
 
@@ -26,8 +26,8 @@ struct Backend<CpuExec> {
   // Memory for what the host hands to an op: positions, lists of states.
   using HostScratch = CpuScratch;
 
-  // A weight [rows, columns] where the checkpoint has it; f16 and f64 become f32, and f32 is also packed for prefill
-  // when `pack` is set.
+  // A weight [rows, columns] where the checkpoint has it; f16 and f64 become f32, and f32 is also packed for
+  // prefill when `pack` is set.
   static Matrix matrix(const Parameter& p, Index rows, Index columns, bool pack, CpuExec& exec);
   static Vector vector(Tensor<float, 1> values, CpuExec&) { return values; }
 
@@ -38,7 +38,7 @@ struct Backend<CpuExec> {
   static void write(const float* from, View<float, 3> to);
 };
 
-// The elements as floats, on the host; from f32, bf16, f16 and f64. Error("UnsupportedType") for others.
+// The elements as floats, on the host. Refused: other types than f32, bf16, f16 and f64.
 Tensor<float, 1> to_floats(const Parameter& p);
 
 }  // namespace v0

@@ -5,8 +5,8 @@
 namespace ashlar {
 inline namespace v0 {
 
-// Keys and values of one sequence in one attention layer; a value. Kept as [Hkv][capacity][D]: the rows that one head's
-// attention reads are contiguous.
+// Keys and values of one sequence in one attention layer; a value. Kept as [Hkv][capacity][D]: the rows that
+// one head's attention reads are contiguous.
 template <class Exec>
 class KvCache {
  public:
@@ -51,7 +51,8 @@ class KvCache {
   template <class S>
   static auto rows(S& storage, Index begin, Index end) {
     const auto v = storage.view();
-    return std::remove_const_t<decltype(v)>(v.data + begin * v.strides[1], {end - begin, v.shape[0], v.shape[2]},
+    return std::remove_const_t<decltype(v)>(v.data + begin * v.strides[1],
+                                            {end - begin, v.shape[0], v.shape[2]},
                                             {v.strides[1], v.strides[0], 1});
   }
 

@@ -5,8 +5,8 @@
 namespace ashlar {
 inline namespace v0 {
 
-// out = x W^T + b. Reads <name>.weight [out, in], and <name>.bias [out], which is required with `biased` and otherwise
-// taken when it is there.
+// out = x W^T + b. Reads <name>.weight [out, in], and <name>.bias [out], which is required with `biased` and
+// otherwise taken when it is there.
 template <class Exec>
 class Linear {
  public:

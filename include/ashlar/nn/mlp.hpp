@@ -10,7 +10,8 @@ inline namespace v0 {
 template <class Exec>
 class GatedMlp {
  public:
-  GatedMlp(const ParameterReader<Exec>& r, Index hidden, Index width, Activation activation, bool biased = false)
+  GatedMlp(const ParameterReader<Exec>& r, Index hidden, Index width, Activation activation,
+           bool biased = false)
       : gate_(r, "gate_proj", hidden, width, biased),
         up_(r, "up_proj", hidden, width, biased),
         down_(r, "down_proj", width, hidden, biased),

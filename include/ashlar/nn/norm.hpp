@@ -20,7 +20,8 @@ class Norm {
     (*this)(x.split(1, x.shape[1]), out.split(1, out.shape[1]), exec);
   }
   // Over each head, x [T, H, D], with an optional gate: out = norm(x) silu(gate).
-  void operator()(View<const float, 3> x, View<float, 3> out, Exec& exec, View<const float, 3> gate = {}) const {
+  void operator()(View<const float, 3> x, View<float, 3> out, Exec& exec,
+                  View<const float, 3> gate = {}) const {
     rms_norm(RmsNorm{x, weight_.view(), out, eps_, weight_offset_, gate}, exec);
   }
 

@@ -9,7 +9,8 @@
 namespace ashlar {
 inline namespace v0 {
 
-// Parameters that make a tensor of whatever shape a model asks for, such as random weights.
+// Parameters that make whatever tensor a model requires, in the shape that it asks for, such as random
+// weights. Its find() decides only about optional tensors and alternative spellings.
 class ParameterSource : public Parameters {
  public:
   virtual Parameter make(std::string_view name, std::span<const Index> shape) const = 0;
@@ -45,7 +46,8 @@ class ParameterLookup {
   // The whole name of `name` below this prefix.
   std::string full(std::string_view name) const;
   bool contains(const Names& names) const;
-  // The first spelling that is present, with this shape. Error("TensorNotFound"), Error("InvalidShape").
+  // The first spelling that is present, of this shape and f32, bf16, f16 or f64. Error("TensorNotFound"),
+  // Error("InvalidShape"), Error("UnsupportedType").
   Parameter tensor(const Names& names, std::span<const Index> shape) const;
   Parameter tensor(const Names& names, std::initializer_list<Index> shape) const {
     return tensor(names, std::span<const Index>(shape.begin(), shape.size()));

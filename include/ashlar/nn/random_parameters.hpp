@@ -8,9 +8,9 @@
 namespace ashlar {
 inline namespace v0 {
 
-// Random weights for benchmarks and tests: whatever tensor a model asks for exists, in the shape that it asks for, and
-// holds what its name and the seed decide. Matrices are uniform with variance 1 / columns; norms lie around 1; A_log
-// and dt_bias where training starts them. Each tensor is made when it is read and not kept here.
+// Random weights for benchmarks and tests: whatever tensor a model asks for exists, and holds what its name
+// and the seed decide. Matrices are uniform with variance 1 / columns; norms lie around 1; A_log and dt_bias
+// where training starts them. Each tensor is made when it is read and not kept here.
 class RandomParameters : public ParameterSource {
  public:
   // `present` says which optional tensors and spellings exist; empty: all but biases.

@@ -19,9 +19,10 @@ struct LayerState {
 // Packed sequences on their way through the layers.
 template <class Exec>
 struct SequenceBatch {
-  Offsets offsets;                            // of the sequences in the packed tokens
-  View<const Index, 1> positions;             // [T], of each token in its sequence
-  std::span<LayerState<Exec>* const> states;  // this layer's, one a sequence; empty: start afresh, keep nothing
+  Offsets offsets;                 // of the sequences in the packed tokens
+  View<const Index, 1> positions;  // [T], of each token in its sequence
+  std::span<LayerState<Exec>* const>
+      states;  // this layer's, one a sequence; empty: start afresh, keep nothing
   Phase phase = Phase::prefill;
 };
 

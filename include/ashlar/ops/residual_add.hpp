@@ -5,7 +5,8 @@
 namespace ashlar {
 inline namespace v0 {
 
-// h += x, the plain residual connection. Refused: shapes that differ. The backward of both is the gradient of h.
+// h += x, the plain residual connection. Refused: shapes that differ. The backward of both is the gradient of
+// h.
 template <class T>
 struct ResidualAddArgs {
   View<const T, 2> x;  // [T, D]

@@ -6,7 +6,8 @@
 namespace ashlar {
 inline namespace v0 {
 
-// The two usual ways in which a part f of a block joins the residual stream h [T, D]. f(x, y) writes y [T, D].
+// The two usual ways in which a part f of a block joins the residual stream h [T, D]. f(x, y) writes y [T,
+// D].
 
 // h += f(norm(h))
 template <class Exec, class F>

@@ -52,7 +52,8 @@ RopeFrequencies yarn(const Value& rope, double theta, const DecoderConfig& c) {
   // DeepSeek's pair of multipliers.
   const double mscale = rope.get_number("mscale", 0), all = rope.get_number("mscale_all_dim", 0);
   auto magnitude = [&](double m) { return s.factor <= 1 ? 1 : 0.1 * m * std::log(s.factor) + 1; };
-  if (s.attention_factor == 0 && mscale != 0 && all != 0) s.attention_factor = magnitude(mscale) / magnitude(all);
+  if (s.attention_factor == 0 && mscale != 0 && all != 0)
+    s.attention_factor = magnitude(mscale) / magnitude(all);
   return rope_frequencies(c.head_dim, theta, s);
 }
 
@@ -70,29 +71,32 @@ RopeFrequencies scaled(const Value& rope, double theta, const DecoderConfig& c) 
     return f;
   }
   if (type == "llama3")
-    return rope_frequencies(c.head_dim, theta,
-                            Llama3Scaling{positive_number(rope, "factor"), positive_number(rope, "low_freq_factor"),
-                                          positive_number(rope, "high_freq_factor"),
-                                          positive(rope, "original_max_position_embeddings")});
+    return rope_frequencies(
+        c.head_dim, theta,
+        Llama3Scaling{positive_number(rope, "factor"), positive_number(rope, "low_freq_factor"),
+                      positive_number(rope, "high_freq_factor"),
+                      positive(rope, "original_max_position_embeddings")});
   unsupported("rope_type", type, "default, linear, llama3, yarn");
 }
 
 void expect_even(Index head_dim) {
   if (head_dim % 2 != 0)
-    throw Error("InvalidConfig", concat("config: \"head_dim\" is ", head_dim, ", expected an even number for rope"));
+    throw Error("InvalidConfig",
+                concat("config: \"head_dim\" is ", head_dim, ", expected an even number for rope"));
 }
 
 }  // namespace
 
 void unsupported(std::string_view key, std::string_view value, std::string_view supported) {
-  throw Error("UnsupportedConfig",
-              concat("config: \"", key, "\" is \"", value, "\", which is not supported; supported: ", supported));
+  throw Error("UnsupportedConfig", concat("config: \"", key, "\" is \"", value,
+                                          "\", which is not supported; supported: ", supported));
 }
 
 Index positive(const Value& config, std::string_view key) {
   const Index n = config.get_integer(key);
   if (n < 1 || n > kLargest)
-    throw Error("InvalidConfig", concat("config: \"", key, "\" is ", n, ", expected a number from 1 to ", kLargest));
+    throw Error("InvalidConfig",
+                concat("config: \"", key, "\" is ", n, ", expected a number from 1 to ", kLargest));
   return n;
 }
 
@@ -102,7 +106,8 @@ Index positive(const Value& config, std::string_view key, Index otherwise) {
 
 DecoderConfig DecoderConfig::from(const Value& config, Index max_positions) {
   if (const Value* q = present(config, "quantization_config"))
-    unsupported("quantization_config", q->get_string("quant_method", "quantized"), "none, f32, f16 or bf16 weights");
+    unsupported("quantization_config", q->get_string("quant_method", "quantized"),
+                "none, f32, f16 or bf16 weights");
   DecoderConfig c;
   c.vocab_size = positive(config, "vocab_size");
   c.hidden_size = positive(config, "hidden_size");
@@ -112,8 +117,9 @@ DecoderConfig DecoderConfig::from(const Value& config, Index max_positions) {
   c.kv_heads = positive(config, "num_key_value_heads", c.heads);
   c.max_positions = positive(config, "max_position_embeddings", max_positions);
   if (present(config, "head_dim") == nullptr && c.hidden_size % c.heads != 0)
-    throw Error("InvalidConfig", concat("config: \"hidden_size\" is ", c.hidden_size, ", expected a multiple of ",
-                                        c.heads, " heads where \"head_dim\" is absent"));
+    throw Error("InvalidConfig",
+                concat("config: \"hidden_size\" is ", c.hidden_size, ", expected a multiple of ", c.heads,
+                       " heads where \"head_dim\" is absent"));
   c.head_dim = positive(config, "head_dim", c.hidden_size / c.heads);
   if (c.heads % c.kv_heads != 0)
     throw Error("InvalidConfig", concat("config: \"num_attention_heads\" is ", c.heads,
@@ -125,17 +131,19 @@ DecoderConfig DecoderConfig::from(const Value& config, Index max_positions) {
   return c;
 }
 
-std::vector<std::string> layer_types(const Value& config, Index layers, std::initializer_list<const char*> known,
-                                     std::string_view otherwise) {
+std::vector<std::string> layer_types(const Value& config, Index layers,
+                                     std::initializer_list<const char*> known, std::string_view otherwise) {
   std::vector<std::string> types;
   const Value* list = present(config, "layer_types");
-  if (list == nullptr) return std::vector<std::string>(static_cast<std::size_t>(layers), std::string(otherwise));
+  if (list == nullptr)
+    return std::vector<std::string>(static_cast<std::size_t>(layers), std::string(otherwise));
   if (list->array() == nullptr || static_cast<Index>(list->array()->size()) != layers)
     throw Error("InvalidConfig", concat("config: \"layer_types\" is not a list of ", layers, " names"));
   std::string supported;
   for (const char* k : known) supported.append(supported.empty() ? "" : ", ").append(k);
   for (const Value& type : *list->array()) {
-    if (type.string() == nullptr) throw Error("InvalidConfig", "config: \"layer_types\" holds what is not a name");
+    if (type.string() == nullptr)
+      throw Error("InvalidConfig", "config: \"layer_types\" holds what is not a name");
     if (std::none_of(known.begin(), known.end(), [&](const char* k) { return *type.string() == k; }))
       unsupported("layer_types", *type.string(), supported);
     types.push_back(*type.string());
@@ -151,8 +159,8 @@ bool rope_is_per_layer_type(const Value& config) {
   return false;
 }
 
-std::optional<RopeFrequencies> rope_of(const Value& config, std::string_view layer_type, const DecoderConfig& c,
-                                       std::optional<double> theta) {
+std::optional<RopeFrequencies> rope_of(const Value& config, std::string_view layer_type,
+                                       const DecoderConfig& c, std::optional<double> theta) {
   const Value* rope = rope_dictionary(config, layer_type);
   if (rope != nullptr && present(*rope, "rope_theta") != nullptr)
     theta = positive_number(*rope, "rope_theta");

@@ -22,7 +22,8 @@ struct AttentionConfig {
 };
 
 // Causal softmax attention with grouped heads:
-//   q, k, v = W_q x, W_k x, W_v x;  q, k <- norm(q), norm(k);  q, k <- rope(q), rope(k);  out = W_o softmax(q k^T) v
+//   q, k, v = W_q x, W_k x, W_v x;  q, k <- norm(q), norm(k);  q, k <- rope(q), rope(k);  out = W_o softmax(q
+//   k^T) v
 template <class Exec>
 class Attention {
  public:
@@ -37,7 +38,8 @@ class Attention {
       q_norm_ = Norm<Exec>(r, "q_norm.weight", whole ? c.heads * c.head_dim : c.head_dim, c.norm_eps);
       k_norm_ = Norm<Exec>(r, "k_norm.weight", whole ? c.kv_heads * c.head_dim : c.head_dim, c.norm_eps);
     }
-    if (c.rope) inverse_frequencies_ = Backend<Exec>::vector(c.rope->inverse, r.exec()), factor_ = c.rope->factor;
+    if (c.rope)
+      inverse_frequencies_ = Backend<Exec>::vector(c.rope->inverse, r.exec()), factor_ = c.rope->factor;
     config_.rope = nullptr;
   }
 
@@ -48,7 +50,8 @@ class Attention {
   }
 
   // x, out [T, hidden]; `out` may be `x`.
-  void operator()(View<const float, 2> x, View<float, 2> out, const SequenceBatch<Exec>& batch, Exec& exec) const {
+  void operator()(View<const float, 2> x, View<float, 2> out, const SequenceBatch<Exec>& batch,
+                  Exec& exec) const {
     const auto& [hidden, heads, kv_heads, dim, biased, qk_norm, eps, rope, window] = config_;
     typename Exec::Scratch scratch(exec);
     const Index tokens = x.shape[0];
@@ -74,9 +77,12 @@ class Attention {
       }
       sequences(n) = mine;
     }
-    softmax_attention(SoftmaxAttention{q.split(1, dim), batch.offsets,
+    softmax_attention(SoftmaxAttention{q.split(1, dim),
+                                       batch.offsets,
                                        {sequences.data, static_cast<std::size_t>(sequences.shape[0])},
-                                       attended.split(1, dim), true, window},
+                                       attended.split(1, dim),
+                                       true,
+                                       window},
                       exec);
     o_(attended, out, batch.phase, exec);
   }

@@ -32,8 +32,8 @@ struct GatedDeltaNetWeights {
 
 // Gated DeltaNet (Yang, Kautz and Hatamizadeh, 2024):
 //   q, k, v = silu(conv(W_q x, W_k x, W_v x));  q, k <- l2norm(q), l2norm(k)
-//   beta = sigmoid(W_b x), twice that with negative eigenvalues;  decay = -exp(a_log) softplus(W_a x + dt_bias)
-//   o = gated_delta_rule(q, k, v, decay, beta);  out = W_o (norm(o) silu(W_g x))
+//   beta = sigmoid(W_b x), twice that with negative eigenvalues;  decay = -exp(a_log) softplus(W_a x +
+//   dt_bias) o = gated_delta_rule(q, k, v, decay, beta);  out = W_o (norm(o) silu(W_g x))
 template <class Exec>
 class GatedDeltaNet {
  public:
@@ -48,10 +48,12 @@ class GatedDeltaNet {
   }
 
   // x, out [T, hidden]; `out` may be `x`.
-  void operator()(View<const float, 2> x, View<float, 2> out, const SequenceBatch<Exec>& batch, Exec& exec) const {
+  void operator()(View<const float, 2> x, View<float, 2> out, const SequenceBatch<Exec>& batch,
+                  Exec& exec) const {
     typename Exec::Scratch scratch(exec);
     const Index tokens = x.shape[0], keys = c_.keys();
-    const auto projected = scratch.floats(tokens, c_.channels()), mixed = scratch.floats(tokens, c_.channels());
+    const auto projected = scratch.floats(tokens, c_.channels()),
+               mixed = scratch.floats(tokens, c_.channels());
     const auto decay = scratch.floats(tokens, c_.value_heads), beta = scratch.floats(tokens, c_.value_heads);
     const auto gate = scratch.floats(tokens, c_.values()), o = scratch.floats(tokens, c_.values());
     auto q_of = [&](View<float, 2> all) { return all.slice(1, 0, keys); };
@@ -62,8 +64,13 @@ class GatedDeltaNet {
     w_.q(x, q_of(projected), batch.phase, exec);
     w_.k(x, k_of(projected), batch.phase, exec);
     w_.v(x, v_of(projected), batch.phase, exec);
-    short_conv(ShortConv{projected, {w_.conv.data(), {c_.channels(), c_.conv_width}}, {}, mixed, Activation::silu,
-                         batch.offsets, states.inputs},
+    short_conv(ShortConv{projected,
+                         {w_.conv.data(), {c_.channels(), c_.conv_width}},
+                         {},
+                         mixed,
+                         Activation::silu,
+                         batch.offsets,
+                         states.inputs},
                exec);
     const auto q = q_of(mixed).split(1, c_.key_dim), k = k_of(mixed).split(1, c_.key_dim);
     l2_norm(L2Norm{q, q}, exec);
@@ -75,9 +82,10 @@ class GatedDeltaNet {
     activate(Activate{beta, {}, beta, Activation::sigmoid, c_.negative_eigenvalues ? 2.f : 1.f}, exec);
 
     const auto heads = o.split(1, c_.value_dim);
-    linear_recurrence(typename Backend<Exec>::LinearRecurrence{q, k, v_of(mixed).split(1, c_.value_dim), decay, beta,
-                                                               heads, 0, batch.offsets, states.recurrent},
-                      exec);
+    linear_recurrence(
+        typename Backend<Exec>::LinearRecurrence{q, k, v_of(mixed).split(1, c_.value_dim), decay, beta, heads,
+                                                 0, batch.offsets, states.recurrent},
+        exec);
     w_.g(x, gate, batch.phase, exec);
     w_.norm(heads, heads, exec, gate.split(1, c_.value_dim));
     w_.o(o, out, batch.phase, exec);
