@@ -1,7 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
 #include <benchmark/benchmark.h>
 
-#include <random>
 #include <string>
 
 #include "ashlar/core/tensor.hpp"
@@ -11,14 +10,7 @@
 namespace ashlar {
 namespace {
 
-template <int Rank>
-Tensor<float, Rank> random(const std::array<Index, Rank>& shape) {
-  std::mt19937 rng(7);
-  std::normal_distribution<float> normal;
-  Tensor<float, Rank> t(shape);
-  for (Index i = 0; i < t.size(); ++i) t.data()[i] = normal(rng);
-  return t;
-}
+using bench::random;
 
 // Each element is read once and written once; 2 flops for the sum, 2 for the scaling.
 void rms_norm_case(benchmark::State& state, Index tokens, Index heads, Index dim, bool gated) {
@@ -26,14 +18,15 @@ void rms_norm_case(benchmark::State& state, Index tokens, Index heads, Index dim
   const auto x = random<3>({tokens, heads, dim}), gate = random<3>({tokens, heads, dim});
   const auto weight = random<1>({dim});
   Tensor<float, 3> out({tokens, heads, dim});
-  RmsNorm args{x.view(), weight.view(), out.view()};
+  RmsNorm args;
+  args.x = x.view(), args.weight = weight.view(), args.out = out.view();
   if (gated) args.gate = gate.view();
   for (auto _ : state) {
     rms_norm(args, exec);
     benchmark::ClobberMemory();
   }
   const double n = static_cast<double>(x.size());
-  bench::report(state, 4 * n, (gated ? 3 : 2) * 4 * n, exec);
+  bench::report(state, 4 * n, (gated ? 3 : 2) * 4 * n, exec, 4 * n);
 }
 
 void l2_norm_case(benchmark::State& state, Index tokens, Index heads, Index dim) {
@@ -45,7 +38,7 @@ void l2_norm_case(benchmark::State& state, Index tokens, Index heads, Index dim)
     benchmark::ClobberMemory();
   }
   const double n = static_cast<double>(x.size());
-  bench::report(state, 3 * n, 2 * 4 * n, exec);
+  bench::report(state, 3 * n, 2 * 4 * n, exec, 4 * n);
 }
 
 void add(Index tokens, const char* phase) {

@@ -3,7 +3,6 @@
 // multiply-adds of the op itself, without those that an exponential is made of.
 #include <benchmark/benchmark.h>
 
-#include <random>
 #include <string>
 #include <vector>
 
@@ -16,14 +15,7 @@
 namespace ashlar {
 namespace {
 
-template <int Rank>
-Tensor<float, Rank> random(const std::array<Index, Rank>& shape) {
-  std::mt19937 rng(7);
-  std::normal_distribution<float> normal;
-  Tensor<float, Rank> t(shape);
-  for (Index i = 0; i < t.size(); ++i) t.data()[i] = normal(rng);
-  return t;
-}
+using bench::random;
 
 void activate_case(benchmark::State& state, Activation f, bool gated, Index tokens, Index dim) {
   CpuExec exec;
@@ -36,7 +28,7 @@ void activate_case(benchmark::State& state, Activation f, bool gated, Index toke
     benchmark::ClobberMemory();
   }
   const double n = static_cast<double>(x.size());
-  bench::report(state, (gated ? 2 : 1) * n, (gated ? 3 : 2) * 4 * n, exec);
+  bench::report(state, (gated ? 2 : 1) * n, (gated ? 3 : 2) * 4 * n, exec, 4 * n);
 }
 
 void rope_case(benchmark::State& state, RopeLayout layout, Index tokens, Index heads, Index dim) {
@@ -52,7 +44,7 @@ void rope_case(benchmark::State& state, RopeLayout layout, Index tokens, Index h
     benchmark::ClobberMemory();
   }
   const double n = static_cast<double>(x.size());
-  bench::report(state, 3 * n, 2 * 4 * n, exec);
+  bench::report(state, 3 * n, 2 * 4 * n, exec, 4 * n);
 }
 
 // `tokens` are one sequence in prefill, and one token of each of as many sequences in decode.
@@ -76,7 +68,8 @@ void short_conv_case(benchmark::State& state, bool decode, Index tokens, Index c
   const double n = static_cast<double>(x.size()), w = static_cast<double>(width);
   const double state_bytes =
       2 * 4 * static_cast<double>(states.size()) * (w - 1) * static_cast<double>(channels);
-  bench::report(state, 2 * w * n, 2 * 4 * n + state_bytes + 4 * static_cast<double>(weight.size()), exec);
+  bench::report(state, 2 * w * n, 2 * 4 * n + state_bytes + 4 * static_cast<double>(weight.size()), exec,
+                4 * n);
 }
 
 template <class F>

@@ -16,7 +16,7 @@ say() { printf '\n== %s\n' "$*"; }
 install_packages() {
   local name missing=()
   if ! command -v apt-get >/dev/null || ! command -v dpkg-query >/dev/null; then
-    echo "This is no Debian: these packages, under Debian's names, are taken to be installed: $*" >&2
+    echo "There is no apt-get here. These packages (by their names in Debian) must be installed: $*" >&2
     return
   fi
   for name in "$@"; do

@@ -9,6 +9,7 @@
 #include <vector>
 
 #include "ashlar/core/tensor.hpp"
+#include "src/cpu/gemm.hpp"
 #include "src/cpu/topology.hpp"
 
 #ifdef _OPENMP
@@ -84,7 +85,8 @@ struct Run {
 CpuExec::CpuExec(const CpuOptions& options)
     : isa_(options.isa != nullptr ? *options.isa : isa_from_environment()),
       pool_(options.pool),
-      arena_(std::make_unique<detail::ScratchArena>()) {
+      arena_(std::make_unique<detail::ScratchArena>()),
+      gemm_cache_(std::make_unique<GemmCache>()) {
   if (!supported(isa_)) refuse("CpuExec", "instruction set ", name(isa_), " is not available on this machine");
   if (options.threads < 0) refuse("CpuExec", "threads is ", options.threads, ", expected 0 (default) or more");
   threads_ = options.threads != 0 ? options.threads : pool_ != nullptr ? pool_->workers() : default_threads();

@@ -1,17 +1,255 @@
 // SPDX-License-Identifier: Apache-2.0
 #include "ashlar/ops/dense.hpp"
+
+#include <algorithm>
+
+#include "src/cpu/dispatch.hpp"
+#include "src/cpu/gemm.hpp"
+
+#undef HWY_TARGET_INCLUDE
+#define HWY_TARGET_INCLUDE "src/cpu/dense.cpp"
+#include "hwy/foreach_target.h"  // IWYU pragma: keep
+
+#include "ashlar/kernels/matmul-inl.hpp"
+
+HWY_BEFORE_NAMESPACE();
 namespace ashlar {
 inline namespace v0 {
-DenseWeight::DenseWeight(AnyView<2> values, std::shared_ptr<const void> owner) : values_(values), owner_(std::move(owner)) {}
-void DenseWeight::pack(CpuExec&) {}
-void dense(const Dense& a, CpuExec&) {
-  for (Index m = 0; m < a.out.shape[0]; ++m)
-    for (Index n = 0; n < a.out.shape[1]; ++n) {
-      float sum = a.bias ? a.bias(n) : 0;
-      for (Index k = 0; k < a.x.shape[1]; ++k)
-        sum += a.x(m, k) * (a.weight.values().dtype == DType::f32 ? a.weight.values().as<float>()(n, k) : float(a.weight.values().as<bf16>()(n, k)));
-      a.out(m, n) = sum;
+namespace kernels {
+namespace HWY_NAMESPACE {
+
+inline constexpr int kWeightRows = 4;  // rows of W that a decode step reads side by side
+#if HWY_TARGET == HWY_AVX3 || HWY_TARGET == HWY_NEON
+inline constexpr int kTokenRows = 4;
+#else
+inline constexpr int kTokenRows = 2;
+#endif
+
+// Products of kN rows of W with kM rows of x, one sum each: the order of additions does not depend on kN or kM.
+template <int kN, int kM, class T>
+HWY_NOINLINE void dot_rows(const T* HWY_RESTRICT w, Index w_stride, const float* HWY_RESTRICT x, Index x_stride, Index k,
+                           const float* bias, float* HWY_RESTRICT out, Index out_stride) {
+  const FloatTag d;
+  constexpr Index kLanes = static_cast<Index>(HWY_LANES(float));
+  constexpr Index kLine = 64 / static_cast<Index>(sizeof(T));
+  FloatVec sums[kN][kM];
+  for (int n = 0; n < kN; ++n)
+    for (int m = 0; m < kM; ++m) sums[n][m] = hn::Zero(d);
+  Index i = 0;
+  for (; i + kLanes <= k; i += kLanes) {
+    // Rows are too short for the hardware's prefetchers: ask for the same place in the next rows.
+    if (i % kLine == 0)
+      for (int n = 0; n < kN; ++n) hwy::Prefetch(w + (kN + n) * w_stride + i);
+    FloatVec rows[kM];
+    for (int m = 0; m < kM; ++m) rows[m] = hn::LoadU(d, x + m * x_stride + i);
+    for (int n = 0; n < kN; ++n) {
+      const auto weight = load(d, w + n * w_stride + i);
+      for (int m = 0; m < kM; ++m) sums[n][m] = hn::MulAdd(weight, rows[m], sums[n][m]);
     }
+  }
+  if (i < k)
+    for (int m = 0; m < kM; ++m) {
+      const auto row = load_n(d, x + m * x_stride + i, k - i);
+      for (int n = 0; n < kN; ++n) sums[n][m] = hn::MulAdd(load_n(d, w + n * w_stride + i, k - i), row, sums[n][m]);
+    }
+  for (int m = 0; m < kM; ++m)
+    for (int n = 0; n < kN; ++n) out[m * out_stride + n] = sum(d, sums[n][m]) + (bias ? bias[n] : 0);
 }
+
+template <int kN, class T>
+HWY_INLINE void dot_tokens(const Dense& a, const T* w, Index w_stride, Index n) {
+  const Index tokens = a.x.shape[0], k = a.x.shape[1];
+  const float* bias = a.bias ? a.bias.data + n : nullptr;
+  Index m = 0;
+  for (; m + kTokenRows <= tokens; m += kTokenRows)
+    dot_rows<kN, kTokenRows>(w, w_stride, a.x.at(m), a.x.strides[0], k, bias, a.out.at(m, n), a.out.strides[0]);
+  for (; m < tokens; ++m) dot_rows<kN, 1>(w, w_stride, a.x.at(m), a.x.strides[0], k, bias, a.out.at(m, n), 0);
+}
+
+// Output columns [begin, end).
+template <class T>
+void decode_columns(const Dense& a, Index begin, Index end) {
+  const View<const T, 2> w = a.weight.values().as<T>();
+  Index n = begin;
+  for (; n + kWeightRows <= end; n += kWeightRows) dot_tokens<kWeightRows>(a, w.at(n), w.strides[0], n);
+  for (; n < end; ++n) dot_tokens<1>(a, w.at(n), w.strides[0], n);
+}
+
+void decode_f32(const Dense& a, Index begin, Index end) { decode_columns<float>(a, begin, end); }
+void decode_bf16(const Dense& a, Index begin, Index end) { decode_columns<bf16>(a, begin, end); }
+
+// to [K, columns] = rows [begin, begin + columns) of W, widened and transposed.
+template <class T>
+HWY_INLINE void pack_columns(const AnyView<2>& weight, Index begin, Index columns, float* to) {
+  constexpr Index kLanes = static_cast<Index>(HWY_LANES(float)), kChunk = 512;
+  const FloatTag d;
+  const View<const T, 2> w = weight.as<T>();
+  const Index k = w.shape[1];
+  HWY_ALIGN float wide[4 * kChunk];
+  for (Index c = 0; c < k; c += kChunk) {
+    const Index count = HWY_MIN(kChunk, k - c);
+    for (Index r = 0; r < columns; r += 4) {
+      const Index rows = HWY_MIN(4, columns - r);
+      for (Index j = 0; j < rows; ++j) {
+        const T* from = w.at(begin + r + j, c);
+        Index i = 0;
+        for (; i + kLanes <= count; i += kLanes) hn::Store(load(d, from + i), d, wide + j * kChunk + i);
+        for (; i < count; ++i) wide[j * kChunk + i] = static_cast<float>(from[i]);
+      }
+      if (rows == 4)
+        transpose_4_rows(wide, kChunk, 4, count, to + c * columns + r, columns);
+      else
+        for (Index i = 0; i < count; ++i)
+          for (Index j = 0; j < rows; ++j) to[(c + i) * columns + r + j] = wide[j * kChunk + i];
+    }
+  }
+}
+
+void pack_panel(const AnyView<2>& weight, Index begin, Index columns, float* to) {
+  if (weight.dtype == DType::bf16)
+    pack_columns<bf16>(weight, begin, columns, to);
+  else
+    pack_columns<float>(weight, begin, columns, to);
+}
+
+}  // namespace HWY_NAMESPACE
+}  // namespace kernels
 }  // namespace v0
 }  // namespace ashlar
+HWY_AFTER_NAMESPACE();
+
+#if HWY_ONCE
+namespace ashlar {
+inline namespace v0 {
+namespace kernels {
+HWY_EXPORT(decode_f32);
+HWY_EXPORT(decode_bf16);
+HWY_EXPORT(pack_panel);
+}  // namespace kernels
+namespace {
+
+constexpr std::string_view kOp = "dense";
+constexpr Index kTileRows = 128, kTileColumns = 128;  // fixed: a result depends on neither threads nor other rows
+constexpr Index kRowUnit = 16;                        // a short tile is padded to a multiple of this
+
+void check(const Dense& a) {
+  const Index m = a.x.shape[0], n = a.weight.rows(), k = a.weight.columns();
+  if (!a.weight) refuse(kOp, "the weight is empty");
+  expect_shape(kOp, "x", a.x, {m, k});
+  expect_shape(kOp, "out", a.out, {m, n});
+  if (a.bias) expect_shape(kOp, "bias", a.bias, {n});
+}
+
+// Weights are read once; a task is a run of output columns, of about 64 KiB of weights.
+void decode(const Dense& a, CpuExec& exec) {
+  const Index n = a.weight.rows(), k = a.weight.columns();
+  const bool wide = a.weight.values().dtype == DType::f32;
+  constexpr Index kGrain = 65536;
+  const Index row_bytes = std::max<Index>(1, k * (wide ? 4 : 2));
+  const Index step = std::max<Index>(4, kGrain / row_bytes / 4 * 4);
+  exec.parallel_for((n + step - 1) / step, [&](Index task, int) {
+    const Index begin = task * step, end = std::min(n, begin + step);
+    if (wide)
+      ASHLAR_DISPATCH(exec, decode_f32)(a, begin, end);
+    else
+      ASHLAR_DISPATCH(exec, decode_bf16)(a, begin, end);
+  });
+}
+
+// Rows of x packed one after another, as the products want them: the caller's, or a copy of those that are not; the last
+// tile's are padded with zero rows.
+struct PackedRows {
+  PackedRows(const Dense& a, CpuScratch& scratch) {
+    const Index m = a.x.shape[0], k = a.x.shape[1], whole = m / kTileRows * kTileRows;
+    stride = k, padded = (m - whole + kRowUnit - 1) / kRowUnit * kRowUnit;
+    const bool copy = whole > 0 && a.x.strides[0] != k;
+    const auto body = scratch.floats(copy ? whole : 0, k), rest = scratch.floats(padded, k);
+    for (Index r = 0; r < (copy ? whole : 0); ++r) std::copy_n(a.x.at(r), k, body.at(r));
+    for (Index r = 0; r < padded; ++r) {
+      if (whole + r < m)
+        std::copy_n(a.x.at(whole + r), k, rest.at(r));
+      else
+        std::fill_n(rest.at(r), k, 0.0f);
+    }
+    tiles = copy ? body.data : a.x.data, tail = rest.data, tail_begin = whole;
+  }
+  const float* row(Index r) const { return r < tail_begin ? tiles + r * stride : tail; }
+  const float *tiles, *tail;  // of whole tiles, and of the last one
+  Index tail_begin, padded, stride;
+};
+
+// Tiles of 128 rows and panels of 128 output columns; an unpacked weight is packed panel by panel, for as many row tiles
+// as one task has.
+void prefill(const Dense& a, CpuExec& exec) {
+  const Index m = a.x.shape[0], n = a.weight.rows(), k = a.weight.columns();
+  const Index panels = (n + kTileColumns - 1) / kTileColumns, tiles = (m + kTileRows - 1) / kTileRows;
+  const Index last_columns = n - (panels - 1) * kTileColumns;
+  const bool packed = static_cast<bool>(a.weight.packed());
+  CpuScratch scratch(exec);
+  const PackedRows x(a, scratch);
+  const auto panel_memory = scratch.floats(packed ? 0 : exec.threads(), k * kTileColumns);
+  const auto out_memory = scratch.floats(exec.threads(), kTileRows * kTileColumns);
+
+  const Gemm* products[2][2] = {};  // of [a short last tile][a narrow last panel]
+  for (Index row : {Index{0}, (tiles - 1) * kTileRows})
+    for (Index columns : {std::min(n, kTileColumns), last_columns}) {
+      const bool shorter = m - row < kTileRows;
+      products[shorter][columns < kTileColumns] = &exec.gemm_cache().get(shorter ? x.padded : kTileRows, k, columns);
+    }
+  const Index groups = packed ? tiles : std::clamp<Index>(2 * exec.threads() / panels, 1, tiles);
+  exec.parallel_for(panels * groups, [&](Index task, int worker) {
+    const Index panel = task % panels, group = task / panels;
+    const Index column = panel * kTileColumns, columns = std::min(kTileColumns, n - column);
+    const float* b = packed ? a.weight.packed().data() + column * k : panel_memory.at(worker);
+    if (!packed) ASHLAR_DISPATCH(exec, pack_panel)(a.weight.values(), column, columns, panel_memory.at(worker));
+    float* const out = out_memory.at(worker);
+    for (Index tile = tiles * group / groups; tile < tiles * (group + 1) / groups; ++tile) {
+      const Index row = tile * kTileRows, rows = std::min(kTileRows, m - row);
+      products[rows < kTileRows][columns < kTileColumns]->multiply(x.row(row), b, out);
+      for (Index r = 0; r < rows; ++r) {
+        float* to = a.out.at(row + r, column);
+        if (a.bias)
+          for (Index c = 0; c < columns; ++c) to[c] = out[r * columns + c] + a.bias(column + c);
+        else
+          std::copy_n(out + r * columns, columns, to);
+      }
+    }
+  });
+}
+
+}  // namespace
+
+DenseWeight::DenseWeight(AnyView<2> values, std::shared_ptr<const void> owner)
+    : values_(values), owner_(std::move(owner)) {
+  if (values.dtype != DType::f32 && values.dtype != DType::bf16)
+    refuse("DenseWeight", "the element type is ", name(values.dtype), ", expected f32 or bf16");
+  if (values.shape[1] > 1 && values.strides[1] != 1)
+    refuse("DenseWeight", "the innermost stride is ", values.strides[1], ", expected 1");
+}
+
+void DenseWeight::pack(CpuExec& exec) {
+  if (values_.dtype != DType::f32 || !values_) return;
+  Tensor<float, 1> packed({rows() * columns()});
+  exec.parallel_for((rows() + kTileColumns - 1) / kTileColumns, [&](Index panel, int) {
+    const Index begin = panel * kTileColumns, count = std::min(kTileColumns, rows() - begin);
+    ASHLAR_DISPATCH(exec, pack_panel)(values_, begin, count, packed.data() + begin * columns());
+  });
+  packed_ = std::move(packed);
+}
+
+void dense(const Dense& a, CpuExec& exec) {
+  check(a);
+  const bool decoding = a.phase == Phase::decode;
+  trace(exec, kOp, decoding ? std::string_view("matrix-vector") : Gemm::library(), to_string(a.x.shape), " x ",
+        to_string(a.weight.values().shape), "^T ", name(a.weight.values().dtype),
+        decoding || a.weight.packed() ? "" : " packed in the call");
+  if (a.x.shape[0] == 0 || a.weight.rows() == 0) return;
+  if (decoding)
+    decode(a, exec);
+  else
+    prefill(a, exec);
+}
+
+}  // namespace v0
+}  // namespace ashlar
+#endif  // HWY_ONCE

@@ -94,7 +94,7 @@ kernels::RecurrenceTask task_of(const LinearRecurrence& a, Index n, Index h, Ind
 
 void linear_recurrence(const LinearRecurrence& a, CpuExec& exec) {
   check(a);
-  const auto [tokens, heads, dv] = a.v.shape;
+  const Index tokens = a.v.shape[0], heads = a.v.shape[1], dv = a.v.shape[2];
   const Index sequences = a.offsets.count(), dk = a.k.shape[2];
   const bool decay = static_cast<bool>(a.g), delta = static_cast<bool>(a.beta);
   // A head's panels share the copies of its keys and queries; they are spread over the threads when heads are few.

@@ -66,7 +66,7 @@ void check(const SoftmaxAttention& a) {
 
 void softmax_attention(const SoftmaxAttention& a, CpuExec& exec) {
   check(a);
-  const auto [tokens, heads, dim] = a.q.shape;
+  const Index tokens = a.q.shape[0], heads = a.q.shape[1], dim = a.q.shape[2];
   if (tokens == 0) return;
   const Index kv_heads = a.sequences[0].k.shape[1], value_dim = a.sequences[0].v.shape[2], group = heads / kv_heads;
   const Index queries_a_tile = kernels::AttentionTile::queries_a_tile(group);

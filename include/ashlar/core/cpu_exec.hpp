@@ -33,6 +33,7 @@ struct CpuOptions {
 };
 
 class CpuScratch;
+class GemmCache;
 
 namespace detail {
 struct ScratchArena;  // a stack of blocks; see CpuScratch
@@ -65,6 +66,9 @@ class CpuExec {
     run(tasks, call, const_cast<void*>(static_cast<const void*>(std::addressof(f))));
   }
 
+  // For the ops: what the dense layer prepares once a shape.
+  GemmCache& gemm_cache() { return *gemm_cache_; }
+
  private:
   friend class CpuScratch;
   void run(Index tasks, void (*task)(void*, Index, int), void* context);
@@ -74,6 +78,7 @@ class CpuExec {
   bool verbose_ = false;
   ThreadPool* pool_ = nullptr;
   std::unique_ptr<detail::ScratchArena> arena_;
+  std::unique_ptr<GemmCache> gemm_cache_;
 };
 
 // Scratch memory of an execution context, given back at the end of the scope. Contents are undefined, rows start

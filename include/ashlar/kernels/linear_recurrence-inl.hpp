@@ -21,7 +21,6 @@
 
 #include "ashlar/kernels/linear_recurrence.hpp"
 #include "ashlar/kernels/simd-inl.hpp"
-#include "hwy/cache_control.h"
 
 HWY_BEFORE_NAMESPACE();
 namespace ashlar {
@@ -135,13 +134,6 @@ HWY_INLINE void solve_block(const BlockCoefficients& c, const float* beta, Index
   }
 }
 
-HWY_INLINE void copy_row(const float* from, Index n, float* to) {
-  const FloatTag d;
-  Index i = 0;
-  for (; i + kLanes <= n; i += kLanes) hn::StoreU(hn::LoadU(d, from + i), d, to + i);
-  for (; i < n; ++i) to[i] = from[i];
-}
-
 // solve_block on the caller's v and out, from token t and column `from` on. A panel of fewer than 64 columns goes through
 // padded rows.
 template <class Policy, int kTokens>
@@ -221,9 +213,6 @@ HWY_INLINE void block_coefficients(const float (&kk)[4][4], const float (&qk)[4]
   }
 }
 
-HWY_INLINE void prefetch_row(const float* x, Index n) {
-  for (Index i = 0; i < n; i += 16) hwy::Prefetch(x + i);
-}
 // Rows of different tokens lie pages apart, where the hardware's prefetchers do not follow.
 HWY_INLINE void prefetch_block(const RecurrenceTask& p, Index t) {
   for (int j = 0; j < BlockCoefficients::kTokens; ++j) {

@@ -67,32 +67,29 @@ HWY_INLINE void multiply_rows(Index rows, const float* a, Index a_pitch, const f
   if (rows == 1) multiply_strip<1, kAdd>(a, a_pitch, b, b_pitch, depth, c, c_pitch, columns);
 }
 
-// to [columns, pitch] = the transpose of from [rows, columns], whose rows are `stride` apart; columns behind `rows`, up
-// to `pitch`, are zeros. pitch is a multiple of 4.
-HWY_INLINE void transpose(const float* from, Index stride, Index rows, Index columns, float* to, Index pitch) {
-  for (Index r = 0; r < pitch; r += 4) {
-    Index c = 0;
+// Columns [0, 4) of to [columns, pitch] = the transpose of from [rows, columns], whose rows are `stride` apart; zeros where
+// `rows` is less than 4.
+HWY_INLINE void transpose_4_rows(const float* from, Index stride, Index rows, Index columns, float* to, Index pitch) {
+  Index c = 0;
 #if HWY_TARGET != HWY_SCALAR
-    const hn::FixedTag<float, 4> d;
-    const hn::FixedTag<double, 2> pairs;
-    const float* x = from + r * stride;
-    for (; r + 4 <= rows && c + 4 <= columns; c += 4) {
-      const auto r0 = hn::LoadU(d, x + c), r1 = hn::LoadU(d, x + stride + c);
-      const auto r2 = hn::LoadU(d, x + 2 * stride + c), r3 = hn::LoadU(d, x + 3 * stride + c);
-      const auto low01 = hn::BitCast(pairs, hn::InterleaveLower(d, r0, r1));
-      const auto high01 = hn::BitCast(pairs, hn::InterleaveUpper(d, r0, r1));
-      const auto low23 = hn::BitCast(pairs, hn::InterleaveLower(d, r2, r3));
-      const auto high23 = hn::BitCast(pairs, hn::InterleaveUpper(d, r2, r3));
-      float* y = to + c * pitch + r;
-      hn::StoreU(hn::BitCast(d, hn::InterleaveLower(pairs, low01, low23)), d, y);
-      hn::StoreU(hn::BitCast(d, hn::InterleaveUpper(pairs, low01, low23)), d, y + pitch);
-      hn::StoreU(hn::BitCast(d, hn::InterleaveLower(pairs, high01, high23)), d, y + 2 * pitch);
-      hn::StoreU(hn::BitCast(d, hn::InterleaveUpper(pairs, high01, high23)), d, y + 3 * pitch);
-    }
-#endif
-    for (; c < columns; ++c)
-      for (Index i = r; i < r + 4; ++i) to[c * pitch + i] = i < rows ? from[i * stride + c] : 0;
+  const hn::FixedTag<float, 4> d;
+  const hn::FixedTag<double, 2> pairs;
+  for (; rows >= 4 && c + 4 <= columns; c += 4) {
+    const auto r0 = hn::LoadU(d, from + c), r1 = hn::LoadU(d, from + stride + c);
+    const auto r2 = hn::LoadU(d, from + 2 * stride + c), r3 = hn::LoadU(d, from + 3 * stride + c);
+    const auto low01 = hn::BitCast(pairs, hn::InterleaveLower(d, r0, r1));
+    const auto high01 = hn::BitCast(pairs, hn::InterleaveUpper(d, r0, r1));
+    const auto low23 = hn::BitCast(pairs, hn::InterleaveLower(d, r2, r3));
+    const auto high23 = hn::BitCast(pairs, hn::InterleaveUpper(d, r2, r3));
+    float* y = to + c * pitch;
+    hn::StoreU(hn::BitCast(d, hn::InterleaveLower(pairs, low01, low23)), d, y);
+    hn::StoreU(hn::BitCast(d, hn::InterleaveUpper(pairs, low01, low23)), d, y + pitch);
+    hn::StoreU(hn::BitCast(d, hn::InterleaveLower(pairs, high01, high23)), d, y + 2 * pitch);
+    hn::StoreU(hn::BitCast(d, hn::InterleaveUpper(pairs, high01, high23)), d, y + 3 * pitch);
   }
+#endif
+  for (; c < columns; ++c)
+    for (Index i = 0; i < 4; ++i) to[c * pitch + i] = i < rows ? from[i * stride + c] : 0;
 }
 
 // to [rows, pitch] = from [rows, columns] * scale, zeros behind `columns`.

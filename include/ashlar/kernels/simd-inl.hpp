@@ -12,6 +12,7 @@
 
 #include "ashlar/core/dtype.hpp"
 #include "ashlar/core/index.hpp"
+#include "hwy/cache_control.h"
 #include "hwy/highway.h"
 
 HWY_BEFORE_NAMESPACE();
@@ -57,6 +58,17 @@ HWY_INLINE void store_n(FloatVec v, FloatTag d, float* p, Index n) {
   HWY_ALIGN float tail[HWY_MAX_BYTES / sizeof(float)];
   hn::Store(v, d, tail);
   for (Index i = 0; i < n; ++i) p[i] = tail[i];
+}
+
+HWY_INLINE void copy_row(const float* from, Index n, float* to) {
+  const FloatTag d;
+  const Index lanes = static_cast<Index>(hn::Lanes(d));
+  Index i = 0;
+  for (; i + lanes <= n; i += lanes) hn::StoreU(hn::LoadU(d, from + i), d, to + i);
+  for (; i < n; ++i) to[i] = from[i];
+}
+HWY_INLINE void prefetch_row(const float* x, Index n) {
+  for (Index i = 0; i < n; i += 16) hwy::Prefetch(x + i);
 }
 
 HWY_INLINE float sum(FloatTag d, FloatVec v) { return hn::GetLane(hn::SumOfLanes(d, v)); }

@@ -55,7 +55,8 @@ struct TileArrays {
 
 // Turns a row of scores into probabilities relative to the new maximum; rescales the row's sum and output.
 template <class Pattern>
-HWY_INLINE void softmax_row(const Pattern& pattern, const TileArrays& a, Index row, Index position, Index begin, bool full) {
+HWY_INLINE void softmax_row(const Pattern& pattern, const TileArrays& a, Index row, Index position, Index begin, Index end,
+                            bool full) {
   const FloatTag d;
   const IntTag di;
   constexpr Index kLanes = static_cast<Index>(HWY_LANES(float)), kKeys = AttentionTile::kKeys;
@@ -66,7 +67,8 @@ HWY_INLINE void softmax_row(const Pattern& pattern, const TileArrays& a, Index r
     auto x = hn::LoadU(d, s + c);
     if (!full) {
       const auto keys = hn::Iota(di, static_cast<std::int32_t>(begin + c));
-      x = hn::IfThenElse(hn::RebindMask(d, pattern.visible(di, position, keys)), x, hn::Set(d, kLowest));
+      const auto inside = hn::Lt(keys, hn::Set(di, static_cast<std::int32_t>(end)));
+      x = hn::IfThenElse(hn::RebindMask(d, hn::And(inside, pattern.visible(di, position, keys))), x, hn::Set(d, kLowest));
       hn::StoreU(x, d, s + c);
     }
     most = hn::Max(most, x);
@@ -104,9 +106,22 @@ HWY_INLINE void attend_strip(const AttentionTile& t, const Pattern& pattern, con
   const Index low = from / kLanes * kLanes, high = hwy::RoundUpTo(to, kLanes);
   float* s = a.scores + row * kKeys;
   multiply_rows<false>(rows, a.q + row * a.q_pitch, a.q_pitch, a.keys + low, kKeys, t.dim, s + low, kKeys, high - low);
-  for (Index r = row; r < row + rows; ++r) softmax_row(pattern, a, r, t.position + t.first + r / t.group, begin, full);
+  for (Index r = row; r < row + rows; ++r) softmax_row(pattern, a, r, t.position + t.first + r / t.group, begin, begin + count, full);
   multiply_rows<true>(rows, s + from, kKeys, values + from * values_pitch, values_pitch, to - from,
                       a.out + row * a.v_pitch, a.v_pitch, a.v_pitch);
+}
+
+// The block's keys, transposed: [D, 64], zeros behind `count`. Meanwhile its values and the next block's keys are fetched:
+// with few rows a tile waits for memory, and short rows do not set off the hardware's prefetchers.
+HWY_INLINE void load_keys(const AttentionTile& t, Index begin, Index count, float* to) {
+  constexpr Index kKeys = AttentionTile::kKeys;
+  for (Index r = 0; r < kKeys; r += 4) {
+    for (Index i = begin + r; i < HWY_MIN(begin + r + 4, t.keys); ++i) {
+      prefetch_row(t.v + i * t.v_stride, t.value_dim);
+      if (i + kKeys < t.keys) prefetch_row(t.k + (i + kKeys) * t.k_stride, t.dim);
+    }
+    transpose_4_rows(t.k + (begin + r) * t.k_stride, t.k_stride, HWY_MAX(count - r, 0), t.dim, to + r, kKeys);
+  }
 }
 
 template <class Pattern>
@@ -126,7 +141,7 @@ void attend_tile(const AttentionTile& t, const Pattern& pattern) {
   const Index end = HWY_MIN(range.end, t.keys);
   for (Index begin = HWY_MAX(range.begin, 0) / kKeys * kKeys; begin < end; begin += kKeys) {
     const Index count = HWY_MIN(kKeys, t.keys - begin);
-    transpose(t.k + begin * t.k_stride, t.k_stride, count, t.dim, a.keys, kKeys);
+    load_keys(t, begin, count, a.keys);
     const float* values = t.v + begin * t.v_stride;
     Index values_pitch = t.v_stride;
     if (a.rows > 2 * kStripRows || t.value_dim != a.v_pitch) {  // else reading them once in place is cheaper

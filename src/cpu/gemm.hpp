@@ -1,0 +1,37 @@
+// SPDX-License-Identifier: Apache-2.0
+#pragma once
+#include <memory>
+
+#include "ashlar/core/cpu_exec.hpp"
+
+namespace ashlar {
+inline namespace v0 {
+
+// The library's product of f32 matrices in memory, on one thread: oneDNN, or Eigen where that is absent.
+// C [m, n] = A [m, k] B [k, n], row-major, packed. oneDNN chooses among kernels that add up in different orders by the
+// strides, not by m: with packed matrices a row's result is the same bits for every m. (Measured, and tested.)
+class Gemm {
+ public:
+  virtual ~Gemm() = default;
+  // Any thread may call it, several at a time.
+  virtual void multiply(const float* a, const float* b, float* c) const = 0;
+
+  static std::shared_ptr<const Gemm> make(Index m, Index k, Index n);
+  // "oneDNN", or the other one with the reason.
+  static std::string_view library();
+};
+
+// Products by shape, made once a context.
+class GemmCache {
+ public:
+  GemmCache();
+  ~GemmCache();
+  const Gemm& get(Index m, Index k, Index n);
+
+ private:
+  struct Table;
+  std::unique_ptr<Table> table_;
+};
+
+}  // namespace v0
+}  // namespace ashlar

@@ -1,0 +1,78 @@
+// SPDX-License-Identifier: Apache-2.0
+#ifdef ASHLAR_HAS_ONEDNN
+#include <dnnl.hpp>
+
+#include "src/cpu/gemm.hpp"
+
+// oneDNN's own OpenMP; absent when it was built for another runtime.
+extern "C" {
+int omp_get_max_threads() __attribute__((weak));
+void omp_set_num_threads(int) __attribute__((weak));
+}
+
+namespace ashlar {
+inline namespace v0 {
+namespace {
+
+// Our loops are the parallel ones: inside, oneDNN has one thread.
+class OneThread {
+ public:
+  OneThread() : before_(omp_get_max_threads != nullptr ? omp_get_max_threads() : 1) { set(1); }
+  ~OneThread() { set(before_); }
+  OneThread(const OneThread&) = delete;
+  OneThread& operator=(const OneThread&) = delete;
+
+ private:
+  void set(int n) const {
+    if (before_ != 1 && omp_set_num_threads != nullptr) omp_set_num_threads(n);
+  }
+  int before_;
+};
+
+dnnl::engine& cpu() {
+  static dnnl::engine engine(dnnl::engine::kind::cpu, 0);
+  return engine;
+}
+
+class OneDnnGemm : public Gemm {
+ public:
+  OneDnnGemm(Index m, Index k, Index n) : a_({m, k}, kType, kRows), b_({k, n}, kType, kRows), c_({m, n}, kType, kRows) {
+    const OneThread guard;
+#if DNNL_VERSION_MAJOR >= 3
+    matmul_ = dnnl::matmul(dnnl::matmul::primitive_desc(cpu(), a_, b_, c_));
+#else
+    matmul_ = dnnl::matmul(dnnl::matmul::primitive_desc(dnnl::matmul::desc(a_, b_, c_), cpu()));
+#endif
+  }
+
+  void multiply(const float* a, const float* b, float* c) const override {
+    const OneThread guard;
+    dnnl::stream stream(cpu());
+    matmul_.execute(stream, {{DNNL_ARG_SRC, {a_, cpu(), const_cast<float*>(a)}},
+                             {DNNL_ARG_WEIGHTS, {b_, cpu(), const_cast<float*>(b)}},
+                             {DNNL_ARG_DST, {c_, cpu(), c}}});
+    stream.wait();
+  }
+
+ private:
+  static constexpr auto kType = dnnl::memory::data_type::f32;
+  static constexpr auto kRows = dnnl::memory::format_tag::ab;
+  dnnl::memory::desc a_, b_, c_;
+  dnnl::matmul matmul_;
+};
+
+}  // namespace
+
+std::shared_ptr<const Gemm> Gemm::make(Index m, Index k, Index n) {
+  try {
+    return std::make_shared<OneDnnGemm>(m, k, n);
+  } catch (const dnnl::error& e) {
+    throw Error("BackendFailure", concat("dense: oneDNN refused a product of ", m, "x", k, "x", n, ": ", std::string_view(e.what())));
+  }
+}
+
+std::string_view Gemm::library() { return "oneDNN"; }
+
+}  // namespace v0
+}  // namespace ashlar
+#endif  // ASHLAR_HAS_ONEDNN

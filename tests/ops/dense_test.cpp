@@ -1,0 +1,92 @@
+// SPDX-License-Identifier: Apache-2.0
+#include "ashlar/ops/dense.hpp"
+
+#include <cstring>
+
+#include "ashlar/ref/dense.hpp"
+#include "tests/support.hpp"
+
+namespace ashlar {
+namespace {
+
+using test::Array;
+
+struct Shape {
+  Index m, n, k;
+};
+const Shape kShapes[] = {{1, 1, 1},      {1, 7, 63},   {3, 130, 67},  {5, 128, 16},  {17, 300, 130}, {64, 5, 160},
+                         {128, 256, 64}, {129, 77, 96}, {300, 129, 33}, {2, 4, 1025}, {0, 5, 8},      {9, 400, 600}};
+
+// The values of `w` in bf16, and `w` rounded to them.
+std::vector<bf16> rounded(Array<2>& w, const Shape& s) {
+  std::vector<bf16> values;
+  for (Index i = 0; i < s.n; ++i)
+    for (Index j = 0; j < s.k; ++j) {
+      values.emplace_back(w.view()(i, j));
+      w.view()(i, j) = static_cast<float>(values.back());
+    }
+  return values;
+}
+
+TEST(Dense, MatchesTheEquationInBothPhasesAndTypes) {
+  std::mt19937 rng(1);
+  for (const Shape& s : kShapes) {
+    Array<2> x({s.m, s.k}), w({s.n, s.k}), out({s.m, s.n});
+    Array<1> bias({s.n});
+    x.normal(rng), w.normal(rng), bias.normal(rng);
+    const std::vector<bf16> narrow = rounded(w, s);
+    Tensor<double, 2> want({s.m, s.n});
+    ref::dense<double>(x.exact(), w.exact(), bias.exact(), want.view());
+    // Sums of K products: about sqrt(K) roundings of sums as large as sqrt(K), a margin of 4.
+    const double bound = test::kEps * (4 * static_cast<double>(s.k) + 8);
+    for (CpuExec& exec : test::contexts())
+      for (const Phase phase : {Phase::prefill, Phase::decode})
+        for (const int kind : {0, 1, 2}) {
+          SCOPED_TRACE(testing::Message() << s.m << "x" << s.n << "x" << s.k << " kind " << kind << " phase " << int(phase));
+          DenseWeight weight = kind == 2 ? DenseWeight(AnyView<2>(narrow.data(), DType::bf16, {s.n, s.k})) : DenseWeight(w.cview());
+          if (kind == 1) weight.pack(exec);
+          out.poison();
+          dense({x.cview(), weight, bias.cview(), out.view(), phase}, exec);
+          test::expect_close(out.view(), want.view(), [&](Index) { return bound; });
+          out.expect_padding_untouched();
+        }
+  }
+}
+
+// One row's result is the same bits alone, among others, at any place, and with any number of threads.
+TEST(Dense, RowsDoNotDependOnTheirBatch) {
+  std::mt19937 rng(2);
+  for (const Shape& s : {Shape{300, 200, 160}, Shape{200, 96, 77}, Shape{140, 640, 512}}) {
+    Array<2> x({s.m, s.k}), w({s.n, s.k});
+    x.normal(rng), w.normal(rng);
+    const std::vector<bf16> narrow = rounded(w, s);
+    CpuExec one({1}), three({3});
+    for (const Phase phase : {Phase::prefill, Phase::decode})
+      for (const int kind : {0, 1, 2}) {
+        SCOPED_TRACE(testing::Message() << s.m << "x" << s.n << "x" << s.k << " kind " << kind << " phase " << int(phase));
+        DenseWeight weight = kind == 2 ? DenseWeight(AnyView<2>(narrow.data(), DType::bf16, {s.n, s.k})) : DenseWeight(w.cview());
+        if (kind == 1) weight.pack(one);
+        Tensor<float, 2> whole({s.m, s.n}), part({s.m, s.n});
+        dense({x.cview(), weight, {}, whole.view(), phase}, three);
+        for (const auto& [begin, rows] : {std::pair<Index, Index>(0, 1), {s.m - 1, 1}, {7, 5}, {3, 16}, {1, 64}, {60, 70}}) {
+          dense({x.cview().slice(0, begin, begin + rows), weight, {}, part.view().slice(0, 0, rows), phase}, one);
+          for (Index r = 0; r < rows; ++r)
+            ASSERT_EQ(std::memcmp(part.view().at(r), whole.view().at(begin + r), sizeof(float) * static_cast<std::size_t>(s.n)), 0)
+                << "row " << begin + r << " of " << rows;
+        }
+      }
+  }
+}
+
+TEST(Dense, RefusesBadInput) {
+  Array<2> x({2, 8}), w({4, 7}), out({2, 4});
+  CpuExec exec;
+  const DenseWeight weight(w.cview());
+  EXPECT_EQ(test::refusal([&] { dense({x.cview(), weight, {}, out.view()}, exec); }),
+            "dense: x has shape [2, 8], expected [2, 7]");
+  EXPECT_EQ(test::refusal([&] { DenseWeight(AnyView<2>(w.cview().data, DType::f16, {4, 7})); }),
+            "DenseWeight: the element type is f16, expected f32 or bf16");
+}
+
+}  // namespace
+}  // namespace ashlar
