@@ -1,0 +1,106 @@
+// SPDX-License-Identifier: Apache-2.0
+// The members of DecoderCache, for the file that instantiates them for an execution context.
+#pragma once
+#include <bit>
+
+#include "ashlar/models/decoder_cache.hpp"
+
+namespace ashlar {
+inline namespace v0 {
+namespace detail {
+
+inline constexpr std::uint64_t kCacheMagic = 0x564b72616c687361;  // "ashlarKV"
+inline constexpr std::uint64_t kCacheVersion = 1;
+
+struct CacheHeader {
+  std::uint64_t magic, version, fingerprint, position, floats;
+};
+static_assert(std::endian::native == std::endian::little, "saved caches are little-endian");
+
+}  // namespace detail
+
+template <class Exec>
+DecoderCache<Exec>::DecoderCache(std::vector<LayerState<Exec>> layers, Index capacity)
+    : layers_(std::move(layers)), capacity_(capacity), fingerprint_(0xcbf29ce484222325) {
+  auto mix = [&](Index x) { fingerprint_ = (fingerprint_ ^ static_cast<std::uint64_t>(x)) * 0x100000001b3; };
+  mix(static_cast<Index>(layers_.size()));
+  for (const LayerState<Exec>& l : layers_)
+    for (Index extent : {l.kv.kv_heads(), l.kv.head_dim(), l.inputs.shape()[0], l.inputs.shape()[1],
+                         l.recurrent.heads(), l.recurrent.key_dim(), l.recurrent.value_dim()})
+      mix(extent);
+}
+
+template <class Exec>
+Index DecoderCache<Exec>::bytes() const {
+  Index n = 0;
+  for (const LayerState<Exec>& l : layers_)
+    n += l.kv.elements(capacity_) + l.inputs.size() + static_cast<Index>(l.recurrent.raw().size());
+  return n * static_cast<Index>(sizeof(float));
+}
+
+template <class Exec>
+Index DecoderCache<Exec>::floats(Index position) const {
+  Index n = 0;
+  for (const LayerState<Exec>& l : layers_)
+    n += l.kv.elements(position) + l.inputs.size() +
+         l.recurrent.heads() * l.recurrent.key_dim() * l.recurrent.value_dim();
+  return n;
+}
+
+template <class Exec>
+std::vector<std::byte> DecoderCache<Exec>::save() const {
+  const Index count = floats(position_);
+  const detail::CacheHeader header{detail::kCacheMagic, detail::kCacheVersion, fingerprint_,
+                                   static_cast<std::uint64_t>(position_), static_cast<std::uint64_t>(count)};
+  std::vector<std::byte> saved(sizeof header + static_cast<std::size_t>(count) * sizeof(float));
+  std::memcpy(saved.data(), &header, sizeof header);
+  float* to = reinterpret_cast<float*>(saved.data() + sizeof header);
+  for (const LayerState<Exec>& l : layers_) {
+    if (l.kv) l.kv.save(to), to += l.kv.elements(position_);
+    if (l.inputs)
+      Backend<Exec>::read(l.inputs.view().split(1, l.inputs.shape()[1]), to), to += l.inputs.size();
+    if (const auto& r = l.recurrent; r.heads() != 0) {
+      r.export_to({to, {r.heads(), r.key_dim(), r.value_dim()}});
+      to += r.heads() * r.key_dim() * r.value_dim();
+    }
+  }
+  return saved;
+}
+
+template <class Exec>
+void DecoderCache<Exec>::restore(std::span<const std::byte> saved) {
+  auto invalid = [](const auto&... parts) { throw Error("InvalidCache", concat("saved cache: ", parts...)); };
+  detail::CacheHeader header;
+  if (saved.size() < sizeof header)
+    invalid(saved.size(), " bytes are too few, expected a header of ", sizeof header);
+  std::memcpy(&header, saved.data(), sizeof header);
+  if (header.magic != detail::kCacheMagic) invalid("it does not begin as a saved cache does");
+  if (header.version != detail::kCacheVersion)
+    invalid("its version is ", static_cast<std::size_t>(header.version), ", expected ",
+            detail::kCacheVersion);
+  if (header.fingerprint != fingerprint_) invalid("it is of a model with other shapes");
+  if (header.position > static_cast<std::uint64_t>(capacity_))
+    invalid("it holds ", static_cast<std::size_t>(header.position), " tokens, this cache has room for ",
+            capacity_);
+  const Index position = static_cast<Index>(header.position), count = floats(position);
+  const std::size_t expected = sizeof header + static_cast<std::size_t>(count) * sizeof(float);
+  if (header.floats != static_cast<std::uint64_t>(count) || saved.size() != expected)
+    invalid("it has ", saved.size(), " bytes, expected ", expected);
+
+  std::vector<float> values(static_cast<std::size_t>(count));  // the bytes may lie at any address
+  if (count != 0) std::memcpy(values.data(), saved.data() + sizeof header, values.size() * sizeof(float));
+  const float* from = values.data();
+  for (LayerState<Exec>& l : layers_) {
+    if (l.kv) l.kv.restore(from, position), from += l.kv.elements(position);
+    if (l.inputs)
+      Backend<Exec>::write(from, l.inputs.view().split(1, l.inputs.shape()[1])), from += l.inputs.size();
+    if (auto& r = l.recurrent; r.heads() != 0) {
+      r.import_from({from, {r.heads(), r.key_dim(), r.value_dim()}});
+      from += r.heads() * r.key_dim() * r.value_dim();
+    }
+  }
+  position_ = position;
+}
+
+}  // namespace v0
+}  // namespace ashlar

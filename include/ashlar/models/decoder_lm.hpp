@@ -1,0 +1,109 @@
+// SPDX-License-Identifier: Apache-2.0
+#pragma once
+#include <cstdint>
+#include <memory>
+#include <span>
+#include <vector>
+
+#include "ashlar/models/decoder_cache.hpp"
+#include "ashlar/models/hf_config.hpp"
+#include "ashlar/nn/linear.hpp"
+#include "ashlar/nn/norm.hpp"
+
+namespace ashlar {
+inline namespace v0 {
+
+// One layer of a decoder: what an architecture is made of.
+template <class Exec>
+struct DecoderBlock {
+  virtual ~DecoderBlock() = default;
+  // h [T, hidden], the residual stream, in place.
+  virtual void forward(View<float, 2> h, const SequenceBatch<Exec>& batch, Exec& exec) const = 0;
+  virtual LayerState<Exec> new_state(Index capacity) const = 0;
+};
+
+// Sizes of a loaded model.
+struct DecoderSize {
+  Index parameters = 0;
+  Index matmul_parameters = 0;  // multiplied with each token: 2 flops each
+  Index bytes_per_token = 0;    // of weights, read to decode one token
+  Index bytes = 0;              // of weights, without second copies
+};
+
+// A decoder language model: logits = head(norm(blocks(embed(ids)))). Const after loading and shared between
+// threads, each with its own execution context and caches.
+//
+// A batch is packed: the ids of all prompts one after another, and where each begins. Results do not depend
+// on the number of threads or on the other sequences of a call. Steady-state decoding allocates nothing.
+template <class Exec>
+class DecoderLm {
+ public:
+  using Cache = DecoderCache<Exec>;
+  using Ids = std::span<const std::int32_t>;
+
+  struct Parts {
+    DecoderConfig config;
+    typename Backend<Exec>::Matrix embedding, head;  // [vocab, hidden]; no head: tied to the embedding
+    std::vector<std::unique_ptr<DecoderBlock<Exec>>> blocks;
+    Norm<Exec> norm;
+    DecoderSize size;
+  };
+  explicit DecoderLm(Parts parts);
+
+  Index vocab_size() const { return parts_.config.vocab_size; }
+  Index max_positions() const { return parts_.config.max_positions; }
+  const DecoderSize& size() const { return parts_.size; }
+
+  // A cache for one sequence of up to `capacity` tokens, at most max_positions().
+  Cache new_cache(Index capacity) const;
+
+  // Runs prompts through the model. Caches, one a sequence, are continued from where they stand; with none
+  // each prompt starts afresh and nothing is kept. logits [N, V]: of each prompt's last token; [T, V]: of
+  // every token. Refused, before any cache changes: an empty prompt, an id outside the vocabulary, a sequence
+  // that gets longer than its cache or max_positions(), the same cache twice, a cache of another model,
+  // shapes and counts that differ.
+  void prefill(Ids ids, Offsets offsets, std::span<Cache* const> caches, View<float, 2> logits,
+               Exec& exec) const;
+
+  // The next token of each sequence: one id a cache, logits [N, V]. Refused as above.
+  void decode(Ids ids, std::span<Cache* const> caches, View<float, 2> logits, Exec& exec) const;
+
+ private:
+  void check(std::string_view who, Ids ids, Offsets offsets, std::span<Cache* const> caches) const;
+  void forward(Ids ids, Offsets offsets, std::span<Cache* const> caches, View<float, 2> logits, Phase phase,
+               Exec& exec) const;
+
+  Parts parts_;
+  std::uint64_t fingerprint_ = 0;
+};
+
+extern template class DecoderLm<CpuExec>;
+
+// Reads what all decoders have, "model.embed_tokens", "model.norm" and "lm_head", and each layer through
+// block(layer, reader of "model.layers.<layer>."). Error("UnusedTensor") for tensors that no part asked for.
+template <class Exec, class MakeBlock>
+std::unique_ptr<DecoderLm<Exec>> make_decoder_lm(const DecoderConfig& c, const Parameters& parameters,
+                                                 Exec& exec, MakeBlock&& block) {
+  const ParameterReader<Exec> r(parameters, exec);
+  typename DecoderLm<Exec>::Parts parts{c};
+  const bool tied = c.tied || !r.contains("lm_head.weight");
+  parts.embedding = r.matrix("model.embed_tokens.weight", c.vocab_size, c.hidden_size, tied);
+  const ParameterCount embedding = r.count();
+  if (!tied) parts.head = r.matrix("lm_head.weight", c.vocab_size, c.hidden_size);
+  parts.norm = Norm<Exec>(r, "model.norm.weight", c.hidden_size, c.norm_eps);
+  for (Index i = 0; i < c.layers; ++i) parts.blocks.push_back(block(i, r.scope(concat("model.layers.", i))));
+  // Prediction heads for training, a buffer of older files, and the copy of a tied embedding.
+  r.expect_all_read([](std::string_view name) {
+    return name.starts_with("mtp.") || name.ends_with("rotary_emb.inv_freq") || name == "lm_head.weight";
+  });
+  const ParameterCount all = r.count();
+  parts.size = {all.elements, all.matrix_elements, all.bytes, all.bytes};
+  if (!tied) {  // one row of it a token
+    parts.size.matmul_parameters -= embedding.matrix_elements;
+    parts.size.bytes_per_token -= embedding.bytes - embedding.bytes / c.vocab_size;
+  }
+  return std::make_unique<DecoderLm<Exec>>(std::move(parts));
+}
+
+}  // namespace v0
+}  // namespace ashlar

@@ -1,0 +1,53 @@
+// SPDX-License-Identifier: Apache-2.0
+#pragma once
+#include <optional>
+#include <vector>
+
+#include "ashlar/core/value.hpp"
+#include "ashlar/ops/activation.hpp"
+#include "ashlar/ops/rope.hpp"
+
+namespace ashlar {
+inline namespace v0 {
+
+// What every decoder's config.json says, as Hugging Face spells it. All readers here throw
+// Error("InvalidConfig") for a value that is out of range, and Error("UnsupportedConfig") for one that is
+// legal but has no implementation.
+struct DecoderConfig {
+  Index vocab_size = 0, hidden_size = 0, intermediate_size = 0, layers = 0;
+  Index heads = 0, kv_heads = 0, head_dim = 0, max_positions = 0;
+  float norm_eps = 1e-6f;
+  Activation activation = Activation::silu;
+  bool attention_bias = false, tied = false;
+  float embedding_scale = 1;
+
+  // `max_positions`: the architecture's default.
+  static DecoderConfig from(const Value& config, Index max_positions);
+};
+
+// A positive integer.
+Index positive(const Value& config, std::string_view key);
+Index positive(const Value& config, std::string_view key, Index otherwise);
+
+// One entry of "layer_types" a layer, each one of `known`; `otherwise` for all layers when the config has
+// none.
+std::vector<std::string> layer_types(const Value& config, Index layers,
+                                     std::initializer_list<const char*> known, std::string_view otherwise);
+
+// The rotation of a layer of this type, from "rope_parameters" (one for all, or one a layer type), or from
+// the older top-level "rope_theta" and "rope_scaling". rope_type: default, linear, llama3, yarn. None when
+// "rope_parameters" is null or has no theta, and no theta is at top level either; `theta` is then the default
+// where there is one.
+std::optional<RopeFrequencies> rope_of(const Value& config, std::string_view layer_type,
+                                       const DecoderConfig& c, std::optional<double> theta);
+
+// The dictionary that rope_of reads has per-layer-type entries.
+bool rope_is_per_layer_type(const Value& config);
+// Plain rotation with the config's theta, whatever scaling it asks for.
+RopeFrequencies unscaled_rope_of(const Value& config, const DecoderConfig& c, double theta);
+
+// Error("UnsupportedConfig"): `key` is `value`, expected one of `supported`.
+[[noreturn]] void unsupported(std::string_view key, std::string_view value, std::string_view supported);
+
+}  // namespace v0
+}  // namespace ashlar

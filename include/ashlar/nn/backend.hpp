@@ -1,0 +1,45 @@
+// SPDX-License-Identifier: Apache-2.0
+#pragma once
+#include "ashlar/core/cpu_exec.hpp"
+#include "ashlar/core/parameters.hpp"
+#include "ashlar/core/tensor.hpp"
+#include "ashlar/ops/dense.hpp"
+#include "ashlar/ops/linear_recurrence.hpp"
+
+namespace ashlar {
+inline namespace v0 {
+
+// What modules and models own, for one execution context: nn/, residual/ and models/ name memory only through
+// this, so that another context needs its specialisation and its ops, and no second model.
+template <class Exec>
+struct Backend;
+
+template <>
+struct Backend<CpuExec> {
+  using Matrix = DenseWeight;
+  using Vector = Tensor<float, 1>;
+  template <class T, int Rank>
+  using Array = Tensor<T, Rank>;
+  using Dense = ashlar::Dense;
+  using RecurrentState = ashlar::RecurrentState;
+  using LinearRecurrence = ashlar::LinearRecurrence;
+  // Memory for what the host hands to an op: positions, lists of states.
+  using HostScratch = CpuScratch;
+
+  // A weight [rows, columns] where the checkpoint has it; f16 and f64 become f32, and f32 is also packed for
+  // prefill when `pack` is set.
+  static Matrix matrix(const Parameter& p, Index rows, Index columns, bool pack, CpuExec& exec);
+  static Vector vector(Tensor<float, 1> values, CpuExec&) { return values; }
+
+  // to = from: equal shapes, innermost axes contiguous.
+  static void copy(View<const float, 3> from, View<float, 3> to, CpuExec& exec);
+  // Packed host memory from and to a strided view.
+  static void read(View<const float, 3> from, float* to);
+  static void write(const float* from, View<float, 3> to);
+};
+
+// The elements as floats, on the host. Refused: other types than f32, bf16, f16 and f64.
+Tensor<float, 1> to_floats(const Parameter& p);
+
+}  // namespace v0
+}  // namespace ashlar

@@ -1,0 +1,30 @@
+// SPDX-License-Identifier: Apache-2.0
+#pragma once
+#include "ashlar/nn/parameter_reader.hpp"
+
+namespace ashlar {
+inline namespace v0 {
+
+// out = x W^T + b. Reads <name>.weight [out, in], and <name>.bias [out], which is required with `biased` and
+// otherwise taken when it is there.
+template <class Exec>
+class Linear {
+ public:
+  Linear() = default;
+  Linear(const ParameterReader<Exec>& r, const Names& names, Index in, Index out, bool biased = false)
+      : weight_(r.matrix(names.with(".weight"), out, in)) {
+    if (const Names bias = names.with(".bias"); biased || r.contains(bias)) bias_ = r.vector(bias, out);
+  }
+
+  // x [T, in], out [T, out]
+  void operator()(View<const float, 2> x, View<float, 2> out, Phase phase, Exec& exec) const {
+    dense(typename Backend<Exec>::Dense{x, weight_, bias_.view(), out, phase}, exec);
+  }
+
+ private:
+  typename Backend<Exec>::Matrix weight_;
+  typename Backend<Exec>::Vector bias_;
+};
+
+}  // namespace v0
+}  // namespace ashlar

@@ -1,0 +1,107 @@
+// SPDX-License-Identifier: Apache-2.0
+#pragma once
+#include "ashlar/nn/linear.hpp"
+#include "ashlar/nn/norm.hpp"
+#include "ashlar/nn/sequence_batch.hpp"
+#include "ashlar/ops/rope.hpp"
+#include "ashlar/ops/softmax_attention.hpp"
+
+namespace ashlar {
+inline namespace v0 {
+
+// Over what queries and keys are normalised before the rotation.
+enum class QkNorm : std::uint8_t { none, projection, head };
+
+struct AttentionConfig {
+  Index hidden = 0, heads = 0, kv_heads = 0, head_dim = 0;
+  bool biased = false;
+  QkNorm qk_norm = QkNorm::none;
+  float norm_eps = 1e-6f;
+  const RopeFrequencies* rope = nullptr;  // null: no position encoding
+  Index window = 0;                       // 0: every earlier token is visible
+};
+
+// Causal softmax attention with grouped heads:
+//   q, k, v = W_q x, W_k x, W_v x;  q, k <- norm(q), norm(k);  q, k <- rope(q), rope(k);  out = W_o softmax(q
+//   k^T) v
+template <class Exec>
+class Attention {
+ public:
+  Attention(const ParameterReader<Exec>& r, const AttentionConfig& c)
+      : config_(c),
+        q_(r, "q_proj", c.hidden, c.heads * c.head_dim, c.biased),
+        k_(r, "k_proj", c.hidden, c.kv_heads * c.head_dim, c.biased),
+        v_(r, "v_proj", c.hidden, c.kv_heads * c.head_dim, c.biased),
+        o_(r, "o_proj", c.heads * c.head_dim, c.hidden, c.biased) {
+    if (c.qk_norm != QkNorm::none) {
+      const bool whole = c.qk_norm == QkNorm::projection;
+      q_norm_ = Norm<Exec>(r, "q_norm.weight", whole ? c.heads * c.head_dim : c.head_dim, c.norm_eps);
+      k_norm_ = Norm<Exec>(r, "k_norm.weight", whole ? c.kv_heads * c.head_dim : c.head_dim, c.norm_eps);
+    }
+    if (c.rope)
+      inverse_frequencies_ = Backend<Exec>::vector(c.rope->inverse, r.exec()), factor_ = c.rope->factor;
+    config_.rope = nullptr;
+  }
+
+  LayerState<Exec> new_state(Index capacity) const {
+    LayerState<Exec> state;
+    state.kv = KvCache<Exec>(config_.kv_heads, config_.head_dim, capacity);
+    return state;
+  }
+
+  // x, out [T, hidden]; `out` may be `x`.
+  void operator()(View<const float, 2> x, View<float, 2> out, const SequenceBatch<Exec>& batch,
+                  Exec& exec) const {
+    const auto& [hidden, heads, kv_heads, dim, biased, qk_norm, eps, rope, window] = config_;
+    typename Exec::Scratch scratch(exec);
+    const Index tokens = x.shape[0];
+    const auto q = scratch.floats(tokens, heads * dim), attended = scratch.floats(tokens, heads * dim);
+    const auto k = scratch.floats(tokens, kv_heads * dim), v = scratch.floats(tokens, kv_heads * dim);
+    q_(x, q, batch.phase, exec);
+    k_(x, k, batch.phase, exec);
+    v_(x, v, batch.phase, exec);
+    normalise(q_norm_, q, exec);
+    normalise(k_norm_, k, exec);
+    rotate(q.split(1, dim), batch.positions, exec);
+    rotate(k.split(1, dim), batch.positions, exec);
+
+    typename Backend<Exec>::HostScratch lists(exec);
+    const auto sequences = lists.template get<KeyValue>(batch.offsets.count());
+    for (Index n = 0; n < batch.offsets.count(); ++n) {
+      const Index begin = batch.offsets.begin(n), end = batch.offsets.end(n, tokens);
+      KeyValue mine{k.split(1, dim).slice(0, begin, end), v.split(1, dim).slice(0, begin, end)};
+      if (!batch.states.empty()) {
+        KvCache<Exec>& cache = batch.states[static_cast<std::size_t>(n)]->kv;
+        cache.append(mine.k, mine.v, exec);
+        mine = {cache.keys(), cache.values()};
+      }
+      sequences(n) = mine;
+    }
+    softmax_attention(SoftmaxAttention{q.split(1, dim),
+                                       batch.offsets,
+                                       {sequences.data, static_cast<std::size_t>(sequences.shape[0])},
+                                       attended.split(1, dim),
+                                       true,
+                                       window},
+                      exec);
+    o_(attended, out, batch.phase, exec);
+  }
+
+ private:
+  void normalise(const Norm<Exec>& norm, View<float, 2> x, Exec& exec) const {
+    const Index over = config_.qk_norm == QkNorm::head ? config_.head_dim : x.shape[1];
+    if (norm) norm(x.split(1, over), x.split(1, over), exec);
+  }
+  void rotate(View<float, 3> x, View<const Index, 1> positions, Exec& exec) const {
+    if (inverse_frequencies_) rope(Rope{x, positions, inverse_frequencies_.view(), x, factor_}, exec);
+  }
+
+  AttentionConfig config_;
+  Linear<Exec> q_, k_, v_, o_;
+  Norm<Exec> q_norm_, k_norm_;
+  typename Backend<Exec>::Vector inverse_frequencies_;
+  float factor_ = 1;
+};
+
+}  // namespace v0
+}  // namespace ashlar

@@ -1,0 +1,38 @@
+// SPDX-License-Identifier: Apache-2.0
+#pragma once
+#include "ashlar/nn/linear.hpp"
+#include "ashlar/ops/activation.hpp"
+
+namespace ashlar {
+inline namespace v0 {
+
+// The gated MLP: out = down(activation(gate x) * up x) (Shazeer, 2020).
+template <class Exec>
+class GatedMlp {
+ public:
+  GatedMlp(const ParameterReader<Exec>& r, Index hidden, Index width, Activation activation,
+           bool biased = false)
+      : gate_(r, "gate_proj", hidden, width, biased),
+        up_(r, "up_proj", hidden, width, biased),
+        down_(r, "down_proj", width, hidden, biased),
+        width_(width),
+        activation_(activation) {}
+
+  // x, out [T, hidden]
+  void operator()(View<const float, 2> x, View<float, 2> out, Phase phase, Exec& exec) const {
+    typename Exec::Scratch scratch(exec);
+    const auto gate = scratch.floats(x.shape[0], width_), up = scratch.floats(x.shape[0], width_);
+    gate_(x, gate, phase, exec);
+    up_(x, up, phase, exec);
+    activate(Activate{gate, up, gate, activation_}, exec);
+    down_(gate, out, phase, exec);
+  }
+
+ private:
+  Linear<Exec> gate_, up_, down_;
+  Index width_;
+  Activation activation_;
+};
+
+}  // namespace v0
+}  // namespace ashlar

@@ -1,0 +1,33 @@
+// SPDX-License-Identifier: Apache-2.0
+#pragma once
+#include "ashlar/nn/norm.hpp"
+#include "ashlar/ops/residual_add.hpp"
+
+namespace ashlar {
+inline namespace v0 {
+
+// The two usual ways in which a part f of a block joins the residual stream h [T, D]. f(x, y) writes y [T,
+// D].
+
+// h += f(norm(h))
+template <class Exec, class F>
+void pre_norm(View<float, 2> h, const Norm<Exec>& norm, Exec& exec, F&& f) {
+  typename Exec::Scratch scratch(exec);
+  const auto x = scratch.floats(h.shape[0], h.shape[1]), y = scratch.floats(h.shape[0], h.shape[1]);
+  norm(h, x, exec);
+  f(View<const float, 2>(x), y);
+  residual_add(ResidualAdd{y, h}, exec);
+}
+
+// h += norm(f(h))
+template <class Exec, class F>
+void post_norm(View<float, 2> h, const Norm<Exec>& norm, Exec& exec, F&& f) {
+  typename Exec::Scratch scratch(exec);
+  const auto y = scratch.floats(h.shape[0], h.shape[1]);
+  f(View<const float, 2>(h), y);
+  norm(y, y, exec);
+  residual_add(ResidualAdd{y, h}, exec);
+}
+
+}  // namespace v0
+}  // namespace ashlar

@@ -1,0 +1,26 @@
+// SPDX-License-Identifier: Apache-2.0
+#include "ashlar/ops/residual_add.hpp"
+
+#include "src/cpu/dispatch.hpp"
+#include "src/cpu/rows.hpp"
+
+namespace ashlar {
+inline namespace v0 {
+
+// Bound by memory: what the compiler makes of the loop is enough.
+void residual_add(const ResidualAdd& a, CpuExec& exec) {
+  expect_shape("residual_add", "x", a.x, a.x.shape);
+  expect_shape("residual_add", "h", a.h, a.x.shape);
+  trace(exec, "residual_add", "rows", to_string(a.x.shape));
+  const Index dim = a.x.shape[1];
+  parallel_rows(exec, a.x.shape[0], dim, [&](Index begin, Index end) {
+    for (Index t = begin; t < end; ++t) {
+      const float* x = a.x.at(t);
+      float* h = a.h.at(t);
+      for (Index i = 0; i < dim; ++i) h[i] += x[i];
+    }
+  });
+}
+
+}  // namespace v0
+}  // namespace ashlar

@@ -1,0 +1,85 @@
+// SPDX-License-Identifier: Apache-2.0
+#include "ashlar/nn/backend.hpp"
+
+#include <algorithm>
+
+namespace ashlar {
+inline namespace v0 {
+namespace {
+
+// A tensor may begin at any byte of its file.
+template <class T>
+T load(const void* data, Index i) {
+  T x;
+  std::memcpy(&x, static_cast<const std::byte*>(data) + i * static_cast<Index>(sizeof(T)), sizeof(T));
+  return x;
+}
+
+Parameter owned(Tensor<float, 1> values, const std::vector<Index>& shape) {
+  auto owner = std::make_shared<const Tensor<float, 1>>(std::move(values));
+  return {owner->data(), DType::f32, shape, owner};
+}
+
+}  // namespace
+
+Tensor<float, 1> to_floats(const Parameter& p) {
+  const Index n = p.size();
+  Tensor<float, 1> out({n});
+  auto convert = [&]<class T>(T) {
+    for (Index i = 0; i < n; ++i) out.data()[i] = static_cast<float>(load<T>(p.data, i));
+  };
+  switch (p.dtype) {
+    case DType::f32:
+      convert(float{});
+      break;
+    case DType::bf16:
+      convert(bf16{});
+      break;
+    case DType::f16:
+      convert(f16{});
+      break;
+    case DType::f64:
+      convert(double{});
+      break;
+    default:
+      refuse("to_floats", "the tensor is of type ", name(p.dtype), ", expected f32, bf16, f16 or f64");
+  }
+  return out;
+}
+
+DenseWeight Backend<CpuExec>::matrix(const Parameter& p, Index rows, Index columns, bool pack,
+                                     CpuExec& exec) {
+  Parameter kept = p;
+  if (p.dtype != DType::f32 && p.dtype != DType::bf16) kept = owned(to_floats(p), p.shape);
+  DenseWeight weight(AnyView<2>(kept.data, kept.dtype, {rows, columns}), kept.owner);
+  if (pack && kept.dtype == DType::f32) weight.pack(exec);
+  return weight;
+}
+
+void Backend<CpuExec>::copy(View<const float, 3> from, View<float, 3> to, CpuExec& exec) {
+  expect_shape("copy", "to", to, from.shape);
+  const auto [tokens, heads, dim] = from.shape;
+  constexpr Index kRows = 256;
+  exec.parallel_for((tokens * heads + kRows - 1) / kRows, [&](Index part, int) {
+    for (Index row = part * kRows; row < std::min(tokens * heads, (part + 1) * kRows); ++row)
+      std::memcpy(to.at(row / heads, row % heads), from.at(row / heads, row % heads),
+                  sizeof(float) * static_cast<std::size_t>(dim));
+  });
+}
+
+void Backend<CpuExec>::read(View<const float, 3> from, float* to) {
+  const auto [tokens, heads, dim] = from.shape;
+  for (Index t = 0; t < tokens; ++t)
+    for (Index h = 0; h < heads; ++h, to += dim)
+      std::memcpy(to, from.at(t, h), sizeof(float) * static_cast<std::size_t>(dim));
+}
+
+void Backend<CpuExec>::write(const float* from, View<float, 3> to) {
+  const auto [tokens, heads, dim] = to.shape;
+  for (Index t = 0; t < tokens; ++t)
+    for (Index h = 0; h < heads; ++h, from += dim)
+      std::memcpy(to.at(t, h), from, sizeof(float) * static_cast<std::size_t>(dim));
+}
+
+}  // namespace v0
+}  // namespace ashlar

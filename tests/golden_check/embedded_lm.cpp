@@ -1,0 +1,48 @@
+// SPDX-License-Identifier: Apache-2.0
+#include "ashlar/io/json.hpp"
+#include "tests/golden_check/runner.hpp"
+
+namespace ashlar::golden {
+namespace {
+
+constexpr std::string_view kPrefix = "param.";
+
+class EmbeddedParameters : public Parameters {
+ public:
+  explicit EmbeddedParameters(std::shared_ptr<const SafetensorsFile> file) : file_(std::move(file)) {}
+  std::vector<std::string> names() const override {
+    std::vector<std::string> names;
+    for (const std::string& name : file_->names())
+      if (name.starts_with(kPrefix)) names.push_back(name.substr(kPrefix.size()));
+    return names;
+  }
+  bool find(std::string_view name, Parameter* into) const override {
+    return file_->find(concat(kPrefix, name), into);
+  }
+
+ private:
+  std::shared_ptr<const SafetensorsFile> file_;
+};
+
+const Runner kOlmoHybrid{
+    "olmo-hybrid", "olmo-hybrid*.safetensors with param.* and the config inside",
+    [](const Path& path) {
+      return path.extension() == ".safetensors" && path.stem().string().starts_with("olmo-hybrid");
+    },
+    [](const Path& path, Report& report) {
+      const auto file = std::make_shared<const SafetensorsFile>(path.string());
+      const auto config = file->metadata().find("config");
+      if (config == file->metadata().end())
+        throw Error("InvalidConfig", "golden: its metadata has no config");
+      check_decoder_lm(path.stem().string(), parse_json(config->second, "the golden's config"),
+                       *embedded_parameters(file), *file, report);
+    }};
+const Registration kRegistered(kOlmoHybrid);
+
+}  // namespace
+
+std::shared_ptr<const Parameters> embedded_parameters(std::shared_ptr<const SafetensorsFile> file) {
+  return std::make_shared<EmbeddedParameters>(std::move(file));
+}
+
+}  // namespace ashlar::golden

@@ -1,0 +1,41 @@
+// SPDX-License-Identifier: Apache-2.0
+#include "tests/count_allocations.hpp"
+#include "tests/models/support.hpp"
+
+namespace ashlar {
+namespace {
+
+using namespace test;
+
+TEST(Allocations, AreCounted) {
+  if (!kCountsAllocations) GTEST_SKIP() << "a sanitizer has its own malloc";
+  const long before = allocations_so_far;
+  void* volatile a = std::malloc(100);
+  void* volatile b = operator new(100);
+  Tensor<float, 1> c({16});
+  EXPECT_EQ(allocations_so_far - before, 3);
+  std::free(a);
+  operator delete(b);
+}
+
+TEST(Allocations, SteadyStateDecodingMakesNone) {
+  if (!kCountsAllocations) GTEST_SKIP() << "a sanitizer has its own malloc";
+  for (const Architecture& a : {kLlama, kOlmo3, kOlmoHybrid})
+    for (DType dtype : {DType::f32, DType::bf16})
+      for (int threads : {1, 2}) {
+        CpuExec exec({threads});
+        const auto model = random_model(a, exec, dtype);
+        std::vector<Cache> caches(2, model->new_cache(64));
+        Cache* const pointers[] = {&caches[0], &caches[1]};
+        Tensor<float, 2> logits({2, model->vocab_size()});
+        const Ids ids{1, 2};
+        auto decode = [&] { model->decode(ids, pointers, logits.view(), exec); };
+        decode(), decode();
+        const long before = allocations_so_far;
+        for (int token = 0; token < 20; ++token) decode();
+        EXPECT_EQ(allocations_so_far - before, 0) << a.name << " " << name(dtype) << ", threads " << threads;
+      }
+}
+
+}  // namespace
+}  // namespace ashlar

@@ -1,0 +1,141 @@
+// SPDX-License-Identifier: Apache-2.0
+// Small language models with random weights, one an architecture, for properties that must hold in each.
+#pragma once
+#include <map>
+#include <numeric>
+
+#include "ashlar/io/json.hpp"
+#include "ashlar/models/load.hpp"
+#include "ashlar/nn/random_parameters.hpp"
+#include "tests/support.hpp"
+
+namespace ashlar::test {
+
+using Model = DecoderLm<CpuExec>;
+using Cache = Model::Cache;
+using Ids = std::vector<std::int32_t>;
+
+struct Architecture {
+  const char* name;
+  const char* config;
+};
+inline void PrintTo(const Architecture& a, std::ostream* out) { *out << a.name; }
+
+inline constexpr Architecture kLlama{"llama", R"({"model_type": "llama", "vocab_size": 61, "hidden_size": 40,
+  "intermediate_size": 72, "num_hidden_layers": 2, "num_attention_heads": 5, "num_key_value_heads": 1,
+  "head_dim": 6, "attention_bias": true, "mlp_bias": true, "max_position_embeddings": 64,
+  "rope_theta": 500000.0, "rope_scaling": {"rope_type": "llama3", "factor": 8.0, "low_freq_factor": 1.0,
+  "high_freq_factor": 4.0, "original_max_position_embeddings": 32}, "tie_word_embeddings": true})"};
+inline constexpr Architecture kOlmo3{"olmo3", R"({"model_type": "olmo3", "vocab_size": 67, "hidden_size": 48,
+  "intermediate_size": 40, "num_hidden_layers": 3, "num_attention_heads": 6, "num_key_value_heads": 2,
+  "layer_types": ["sliding_attention", "full_attention", "sliding_attention"], "sliding_window": 5,
+  "max_position_embeddings": 64, "rope_parameters": {
+  "sliding_attention": {"rope_type": "default", "rope_theta": 10000.0},
+  "full_attention": {"rope_type": "yarn", "rope_theta": 10000.0, "factor": 4.0,
+                     "original_max_position_embeddings": 16}}})"};
+inline constexpr Architecture kOlmoHybrid{
+    "olmo_hybrid", R"({"model_type": "olmo_hybrid", "vocab_size": 53, "hidden_size": 36,
+  "intermediate_size": 56, "num_hidden_layers": 4, "num_attention_heads": 3, "num_key_value_heads": 3,
+  "layer_types": ["linear_attention", "linear_attention", "linear_attention", "full_attention"],
+  "linear_num_key_heads": 2, "linear_num_value_heads": 6, "linear_key_head_dim": 7, "linear_value_head_dim": 10,
+  "linear_conv_kernel_dim": 3, "linear_allow_neg_eigval": true, "max_position_embeddings": 64,
+  "rope_parameters": null})"};
+
+// Every fourth layer is attention with its norms behind the parts.
+inline bool olmo_hybrid_present(std::string_view name) {
+  constexpr std::string_view kLayers = "model.layers.";
+  const bool attention = name.starts_with(kLayers) && std::atoi(name.data() + kLayers.size()) % 4 == 3;
+  if (name.ends_with("post_feedforward_layernorm.weight")) return attention;
+  if (name.ends_with("input_layernorm.weight")) return !attention;
+  return !name.ends_with("attention_layer_norm.weight") && !name.ends_with(".bias");
+}
+
+inline const std::function<bool(std::string_view)>& present_in(const Architecture& a) {
+  static const std::function<bool(std::string_view)> usual, hybrid = olmo_hybrid_present;
+  return std::string_view(a.name) == "olmo_hybrid" ? hybrid : usual;
+}
+
+// Weights that a model asked for, kept, so that they can be renamed, cut and taken away.
+class KeptParameters : public Parameters {
+ public:
+  std::vector<std::string> names() const override {
+    std::vector<std::string> names;
+    for (const auto& [name, p] : tensors) names.push_back(name);
+    return names;
+  }
+  bool find(std::string_view name, Parameter* into) const override {
+    const auto at = tensors.find(std::string(name));
+    if (at == tensors.end()) return false;
+    if (into != nullptr) *into = at->second;
+    return true;
+  }
+  std::map<std::string, Parameter> tensors;
+};
+
+class Recorder : public RandomParameters {
+ public:
+  using RandomParameters::RandomParameters;
+  Parameter make(std::string_view name, std::span<const Index> shape) const override {
+    return kept.tensors[std::string(name)] = RandomParameters::make(name, shape);
+  }
+  mutable KeptParameters kept;
+};
+
+inline std::unique_ptr<Model> random_model(const Architecture& a, CpuExec& exec, DType dtype = DType::f32) {
+  return load_decoder_lm(parse_json(a.config, "config"), RandomParameters(dtype, 7, present_in(a)), exec);
+}
+// The tensors of random_model.
+inline KeptParameters random_checkpoint(const Architecture& a) {
+  const Recorder recorder(DType::f32, 7, present_in(a));
+  CpuExec exec;
+  load_decoder_lm(parse_json(a.config, "config"), recorder, exec);
+  return recorder.kept;
+}
+inline std::string name_of(const testing::TestParamInfo<Architecture>& info) { return info.param.name; }
+
+inline Ids random_ids(const Model& model, Index n, unsigned seed) {
+  std::mt19937 rng(seed);
+  Ids ids(static_cast<std::size_t>(n));
+  for (auto& id : ids) id = static_cast<std::int32_t>(rng() % static_cast<unsigned>(model.vocab_size()));
+  return ids;
+}
+
+using Logits = std::vector<float>;
+
+// Every token's logits without a cache, [T, V].
+inline Logits full_forward(const Model& model, const Ids& ids, CpuExec& exec) {
+  Logits logits(ids.size() * static_cast<std::size_t>(model.vocab_size()), NAN);
+  model.prefill(ids, {}, {}, {logits.data(), {static_cast<Index>(ids.size()), model.vocab_size()}}, exec);
+  return logits;
+}
+// One sequence's last logits, [V].
+inline Logits prefill(const Model& model, std::span<const std::int32_t> ids, Cache& cache, CpuExec& exec) {
+  Logits logits(static_cast<std::size_t>(model.vocab_size()), NAN);
+  Cache* const caches[] = {&cache};
+  model.prefill(ids, {}, caches, {logits.data(), {1, model.vocab_size()}}, exec);
+  return logits;
+}
+inline Logits decode(const Model& model, std::int32_t id, Cache& cache, CpuExec& exec) {
+  Logits logits(static_cast<std::size_t>(model.vocab_size()), NAN);
+  Cache* const caches[] = {&cache};
+  model.decode(std::span(&id, 1), caches, {logits.data(), {1, model.vocab_size()}}, exec);
+  return logits;
+}
+
+inline double largest(const Logits& x) {
+  double most = 0;
+  for (float e : x) most = std::max(most, std::abs(static_cast<double>(e)));
+  return most;
+}
+// max |got - want| / max |want|; infinite for a NaN.
+inline double error(std::span<const float> got, std::span<const float> want) {
+  double worst = 0, most = 0;
+  for (std::size_t i = 0; i < want.size(); ++i) {
+    const double difference = std::abs(static_cast<double>(got[i]) - static_cast<double>(want[i]));
+    worst = std::isnan(difference) ? INFINITY : std::max(worst, difference);
+    most = std::max(most, std::abs(static_cast<double>(want[i])));
+  }
+  return worst / most;
+}
+
+}  // namespace ashlar::test
