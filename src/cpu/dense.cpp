@@ -20,40 +20,68 @@ namespace HWY_NAMESPACE {
 
 inline constexpr int kWeightRows = 4;  // rows of W that a decode step reads side by side
 #if HWY_TARGET == HWY_AVX3 || HWY_TARGET == HWY_NEON
-inline constexpr int kTokenRows = 4;
-#else
 inline constexpr int kTokenRows = 2;
+#else
+inline constexpr int kTokenRows = 1;
 #endif
+inline constexpr Index kLanes = static_cast<Index>(HWY_LANES(float));
 
-// Products of kN rows of W with kM rows of x, one sum each: the order of additions does not depend on kN or kM.
+// Two vectors of a row: neighbours in f32; in bf16 the even and the odd elements of 2 kLanes, which a shift and a mask
+// separate (x comes in the same order, see split_rows).
+struct Pair {
+  FloatVec first, second;
+};
+HWY_INLINE Pair load_pair(FloatTag d, const float* p) { return {hn::LoadU(d, p), hn::LoadU(d, p + kLanes)}; }
+HWY_INLINE Pair load_pair(FloatTag d, const bf16* p) {
+  const hn::RebindToUnsigned<FloatTag> d32;
+  const auto both = hn::LoadU(d32, reinterpret_cast<const std::uint32_t*>(p));
+  return {hn::BitCast(d, hn::ShiftLeft<16>(both)), hn::BitCast(d, hn::And(both, hn::Set(d32, 0xffff0000u)))};
+}
+
+// Each run of 2 kLanes elements as its even ones and its odd ones; what is left behind the last whole run as it is.
+void split_rows(const float* x, Index k, float* to) {
+  Index i = 0;
+  for (; i + 2 * kLanes <= k; i += 2 * kLanes)
+    for (Index j = 0; j < kLanes; ++j) to[i + j] = x[i + 2 * j], to[i + kLanes + j] = x[i + 2 * j + 1];
+  for (; i < k; ++i) to[i] = x[i];
+}
+
+// Products of kN rows of W with kM rows of x: the order of additions does not depend on kN or kM.
 template <int kN, int kM, class T>
 HWY_NOINLINE void dot_rows(const T* HWY_RESTRICT w, Index w_stride, const float* HWY_RESTRICT x, Index x_stride, Index k,
                            const float* bias, float* HWY_RESTRICT out, Index out_stride) {
   const FloatTag d;
-  constexpr Index kLanes = static_cast<Index>(HWY_LANES(float));
-  constexpr Index kLine = 64 / static_cast<Index>(sizeof(T));
-  FloatVec sums[kN][kM];
-  for (int n = 0; n < kN; ++n)
-    for (int m = 0; m < kM; ++m) sums[n][m] = hn::Zero(d);
+  FloatVec first[kN * kM], second[kN * kM];
+  ASHLAR_UNROLL
+  for (int j = 0; j < kN * kM; ++j) first[j] = second[j] = hn::Zero(d);
   Index i = 0;
-  for (; i + kLanes <= k; i += kLanes) {
-    // Rows are too short for the hardware's prefetchers: ask for the same place in the next rows.
-    if (i % kLine == 0)
-      for (int n = 0; n < kN; ++n) hwy::Prefetch(w + (kN + n) * w_stride + i);
-    FloatVec rows[kM];
-    for (int m = 0; m < kM; ++m) rows[m] = hn::LoadU(d, x + m * x_stride + i);
+  for (; i + 2 * kLanes <= k; i += 2 * kLanes) {
+    // W is read in order, kN rows at a time.
+    const char* ahead = reinterpret_cast<const char*>(w + kN * i) + kFarBytes;
+    ASHLAR_UNROLL
+    for (Index line = 0; line < kN * 2 * kLanes * static_cast<Index>(sizeof(T)); line += 64) prefetch_far(ahead + line);
+    Pair rows[kM];
+    ASHLAR_UNROLL
+    for (int m = 0; m < kM; ++m) rows[m] = load_pair(d, x + m * x_stride + i);
+    ASHLAR_UNROLL
     for (int n = 0; n < kN; ++n) {
-      const auto weight = load(d, w + n * w_stride + i);
-      for (int m = 0; m < kM; ++m) sums[n][m] = hn::MulAdd(weight, rows[m], sums[n][m]);
+      const Pair weight = load_pair(d, w + n * w_stride + i);
+      ASHLAR_UNROLL
+      for (int m = 0; m < kM; ++m) {
+        first[n * kM + m] = hn::MulAdd(weight.first, rows[m].first, first[n * kM + m]);
+        second[n * kM + m] = hn::MulAdd(weight.second, rows[m].second, second[n * kM + m]);
+      }
     }
   }
-  if (i < k)
+  float totals[kN * kM];
+  ASHLAR_UNROLL
+  for (int j = 0; j < kN * kM; ++j) totals[j] = sum(d, hn::Add(first[j], second[j]));
+  for (int n = 0; n < kN; ++n)
     for (int m = 0; m < kM; ++m) {
-      const auto row = load_n(d, x + m * x_stride + i, k - i);
-      for (int n = 0; n < kN; ++n) sums[n][m] = hn::MulAdd(load_n(d, w + n * w_stride + i, k - i), row, sums[n][m]);
+      float total = totals[n * kM + m];
+      for (Index j = i; j < k; ++j) total += static_cast<float>(w[n * w_stride + j]) * x[m * x_stride + j];
+      out[m * out_stride + n] = total + (bias ? bias[n] : 0);
     }
-  for (int m = 0; m < kM; ++m)
-    for (int n = 0; n < kN; ++n) out[m * out_stride + n] = sum(d, sums[n][m]) + (bias ? bias[n] : 0);
 }
 
 template <int kN, class T>
@@ -66,7 +94,7 @@ HWY_INLINE void dot_tokens(const Dense& a, const T* w, Index w_stride, Index n) 
   for (; m < tokens; ++m) dot_rows<kN, 1>(w, w_stride, a.x.at(m), a.x.strides[0], k, bias, a.out.at(m, n), 0);
 }
 
-// Output columns [begin, end).
+// Output columns [begin, end). For bf16 weights x is in the order of split_rows.
 template <class T>
 void decode_columns(const Dense& a, Index begin, Index end) {
   const View<const T, 2> w = a.weight.values().as<T>();
@@ -81,7 +109,7 @@ void decode_bf16(const Dense& a, Index begin, Index end) { decode_columns<bf16>(
 // to [K, columns] = rows [begin, begin + columns) of W, widened and transposed.
 template <class T>
 HWY_INLINE void pack_columns(const AnyView<2>& weight, Index begin, Index columns, float* to) {
-  constexpr Index kLanes = static_cast<Index>(HWY_LANES(float)), kChunk = 512;
+  constexpr Index kChunk = 512;
   const FloatTag d;
   const View<const T, 2> w = weight.as<T>();
   const Index k = w.shape[1];
@@ -124,6 +152,7 @@ inline namespace v0 {
 namespace kernels {
 HWY_EXPORT(decode_f32);
 HWY_EXPORT(decode_bf16);
+HWY_EXPORT(split_rows);
 HWY_EXPORT(pack_panel);
 }  // namespace kernels
 namespace {
@@ -140,13 +169,19 @@ void check(const Dense& a) {
   if (a.bias) expect_shape(kOp, "bias", a.bias, {n});
 }
 
-// Weights are read once; a task is a run of output columns, of about 64 KiB of weights.
-void decode(const Dense& a, CpuExec& exec) {
-  const Index n = a.weight.rows(), k = a.weight.columns();
+// Weights are read once; a task is a run of output columns.
+void decode(Dense a, CpuExec& exec) {
+  const Index m = a.x.shape[0], n = a.weight.rows(), k = a.weight.columns();
   const bool wide = a.weight.values().dtype == DType::f32;
-  constexpr Index kGrain = 65536;
+  CpuScratch scratch(exec);
+  if (!wide) {
+    const auto split = scratch.floats(m, k);
+    for (Index r = 0; r < m; ++r) ASHLAR_DISPATCH(exec, split_rows)(a.x.at(r), k, split.at(r));
+    a.x = split;
+  }
   const Index row_bytes = std::max<Index>(1, k * (wide ? 4 : 2));
-  const Index step = std::max<Index>(4, kGrain / row_bytes / 4 * 4);
+  const Index task_bytes = std::clamp<Index>(n * row_bytes / (8 * exec.threads()), 65536, 524288);
+  const Index step = std::max<Index>(4, task_bytes / row_bytes / 4 * 4);
   exec.parallel_for((n + step - 1) / step, [&](Index task, int) {
     const Index begin = task * step, end = std::min(n, begin + step);
     if (wide)
@@ -190,12 +225,16 @@ void prefill(const Dense& a, CpuExec& exec) {
   const auto panel_memory = scratch.floats(packed ? 0 : exec.threads(), k * kTileColumns);
   const auto out_memory = scratch.floats(exec.threads(), kTileRows * kTileColumns);
 
+  Index product_bytes = 0;
   const Gemm* products[2][2] = {};  // of [a short last tile][a narrow last panel]
   for (Index row : {Index{0}, (tiles - 1) * kTileRows})
     for (Index columns : {std::min(n, kTileColumns), last_columns}) {
       const bool shorter = m - row < kTileRows;
-      products[shorter][columns < kTileColumns] = &exec.gemm_cache().get(shorter ? x.padded : kTileRows, k, columns);
+      const Gemm& product = exec.gemm_cache().get(shorter ? x.padded : kTileRows, k, columns);
+      products[shorter][columns < kTileColumns] = &product;
+      product_bytes = std::max(product_bytes, (product.scratch_bytes() + 63) / 64 * 64);
     }
+  const auto product_memory = scratch.get<std::byte>(exec.threads(), product_bytes);
   const Index groups = packed ? tiles : std::clamp<Index>(2 * exec.threads() / panels, 1, tiles);
   exec.parallel_for(panels * groups, [&](Index task, int worker) {
     const Index panel = task % panels, group = task / panels;
@@ -205,7 +244,7 @@ void prefill(const Dense& a, CpuExec& exec) {
     float* const out = out_memory.at(worker);
     for (Index tile = tiles * group / groups; tile < tiles * (group + 1) / groups; ++tile) {
       const Index row = tile * kTileRows, rows = std::min(kTileRows, m - row);
-      products[rows < kTileRows][columns < kTileColumns]->multiply(x.row(row), b, out);
+      products[rows < kTileRows][columns < kTileColumns]->multiply(x.row(row), b, out, product_memory.at(worker));
       for (Index r = 0; r < rows; ++r) {
         float* to = a.out.at(row + r, column);
         if (a.bias)

@@ -13,8 +13,9 @@ inline namespace v0 {
 class Gemm {
  public:
   virtual ~Gemm() = default;
-  // Any thread may call it, several at a time.
-  virtual void multiply(const float* a, const float* b, float* c) const = 0;
+  // Any thread may call it, several at a time, each with `scratch` of its own, 64-byte aligned.
+  virtual void multiply(const float* a, const float* b, float* c, void* scratch) const = 0;
+  virtual Index scratch_bytes() const = 0;
 
   static std::shared_ptr<const Gemm> make(Index m, Index k, Index n);
   // "oneDNN", or the other one with the reason.
