@@ -25,10 +25,12 @@ inline constexpr int kTokenRows = 4;
 inline constexpr int kTokenRows = 2;
 #endif
 
-// Products of kN rows of W with kM rows of x, one sum each: the order of additions does not depend on kN or kM.
+// Products of kN rows of W with kM rows of x, one sum each: the order of additions does not depend on kN or
+// kM.
 template <int kN, int kM, class T>
-HWY_NOINLINE void dot_rows(const T* HWY_RESTRICT w, Index w_stride, const float* HWY_RESTRICT x, Index x_stride, Index k,
-                           const float* bias, float* HWY_RESTRICT out, Index out_stride) {
+HWY_NOINLINE void dot_rows(const T* HWY_RESTRICT w, Index w_stride, const float* HWY_RESTRICT x,
+                           Index x_stride, Index k, const float* bias, float* HWY_RESTRICT out,
+                           Index out_stride) {
   const FloatTag d;
   constexpr Index kLanes = static_cast<Index>(HWY_LANES(float));
   constexpr Index kLine = 64 / static_cast<Index>(sizeof(T));
@@ -50,7 +52,8 @@ HWY_NOINLINE void dot_rows(const T* HWY_RESTRICT w, Index w_stride, const float*
   if (i < k)
     for (int m = 0; m < kM; ++m) {
       const auto row = load_n(d, x + m * x_stride + i, k - i);
-      for (int n = 0; n < kN; ++n) sums[n][m] = hn::MulAdd(load_n(d, w + n * w_stride + i, k - i), row, sums[n][m]);
+      for (int n = 0; n < kN; ++n)
+        sums[n][m] = hn::MulAdd(load_n(d, w + n * w_stride + i, k - i), row, sums[n][m]);
     }
   for (int m = 0; m < kM; ++m)
     for (int n = 0; n < kN; ++n) out[m * out_stride + n] = sum(d, sums[n][m]) + (bias ? bias[n] : 0);
@@ -62,7 +65,8 @@ HWY_INLINE void dot_tokens(const Dense& a, const T* w, Index w_stride, Index n) 
   const float* bias = a.bias ? a.bias.data + n : nullptr;
   Index m = 0;
   for (; m + kTokenRows <= tokens; m += kTokenRows)
-    dot_rows<kN, kTokenRows>(w, w_stride, a.x.at(m), a.x.strides[0], k, bias, a.out.at(m, n), a.out.strides[0]);
+    dot_rows<kN, kTokenRows>(w, w_stride, a.x.at(m), a.x.strides[0], k, bias, a.out.at(m, n),
+                             a.out.strides[0]);
   for (; m < tokens; ++m) dot_rows<kN, 1>(w, w_stride, a.x.at(m), a.x.strides[0], k, bias, a.out.at(m, n), 0);
 }
 
@@ -129,8 +133,9 @@ HWY_EXPORT(pack_panel);
 namespace {
 
 constexpr std::string_view kOp = "dense";
-constexpr Index kTileRows = 128, kTileColumns = 128;  // fixed: a result depends on neither threads nor other rows
-constexpr Index kRowUnit = 16;                        // a short tile is padded to a multiple of this
+constexpr Index kTileRows = 128,
+                kTileColumns = 128;  // fixed: a result depends on neither threads nor other rows
+constexpr Index kRowUnit = 16;       // a short tile is padded to a multiple of this
 
 void check(const Dense& a) {
   const Index m = a.x.shape[0], n = a.weight.rows(), k = a.weight.columns();
@@ -156,8 +161,8 @@ void decode(const Dense& a, CpuExec& exec) {
   });
 }
 
-// Rows of x packed one after another, as the products want them: the caller's, or a copy of those that are not; the last
-// tile's are padded with zero rows.
+// Rows of x packed one after another, as the products want them: the caller's, or a copy of those that are
+// not; the last tile's are padded with zero rows.
 struct PackedRows {
   PackedRows(const Dense& a, CpuScratch& scratch) {
     const Index m = a.x.shape[0], k = a.x.shape[1], whole = m / kTileRows * kTileRows;
@@ -178,8 +183,8 @@ struct PackedRows {
   Index tail_begin, padded, stride;
 };
 
-// Tiles of 128 rows and panels of 128 output columns; an unpacked weight is packed panel by panel, for as many row tiles
-// as one task has.
+// Tiles of 128 rows and panels of 128 output columns; an unpacked weight is packed panel by panel, for as
+// many row tiles as one task has.
 void prefill(const Dense& a, CpuExec& exec) {
   const Index m = a.x.shape[0], n = a.weight.rows(), k = a.weight.columns();
   const Index panels = (n + kTileColumns - 1) / kTileColumns, tiles = (m + kTileRows - 1) / kTileRows;
@@ -191,21 +196,27 @@ void prefill(const Dense& a, CpuExec& exec) {
   const auto out_memory = scratch.floats(exec.threads(), kTileRows * kTileColumns);
 
   const Gemm* products[2][2] = {};  // of [a short last tile][a narrow last panel]
+  Index scratch_bytes = 0;
   for (Index row : {Index{0}, (tiles - 1) * kTileRows})
     for (Index columns : {std::min(n, kTileColumns), last_columns}) {
       const bool shorter = m - row < kTileRows;
-      products[shorter][columns < kTileColumns] = &exec.gemm_cache().get(shorter ? x.padded : kTileRows, k, columns);
+      const Gemm& product = exec.gemm_cache().get(shorter ? x.padded : kTileRows, k, columns);
+      products[shorter][columns < kTileColumns] = &product;
+      scratch_bytes = std::max(scratch_bytes, (product.scratch_bytes() + 63) / 64 * 64);
     }
+  const auto product_memory = scratch.get<std::byte>(exec.threads(), scratch_bytes);
   const Index groups = packed ? tiles : std::clamp<Index>(2 * exec.threads() / panels, 1, tiles);
   exec.parallel_for(panels * groups, [&](Index task, int worker) {
     const Index panel = task % panels, group = task / panels;
     const Index column = panel * kTileColumns, columns = std::min(kTileColumns, n - column);
     const float* b = packed ? a.weight.packed().data() + column * k : panel_memory.at(worker);
-    if (!packed) ASHLAR_DISPATCH(exec, pack_panel)(a.weight.values(), column, columns, panel_memory.at(worker));
+    if (!packed)
+      ASHLAR_DISPATCH(exec, pack_panel)(a.weight.values(), column, columns, panel_memory.at(worker));
     float* const out = out_memory.at(worker);
     for (Index tile = tiles * group / groups; tile < tiles * (group + 1) / groups; ++tile) {
       const Index row = tile * kTileRows, rows = std::min(kTileRows, m - row);
-      products[rows < kTileRows][columns < kTileColumns]->multiply(x.row(row), b, out);
+      products[rows < kTileRows][columns < kTileColumns]->multiply(x.row(row), b, out,
+                                                                   product_memory.at(worker));
       for (Index r = 0; r < rows; ++r) {
         float* to = a.out.at(row + r, column);
         if (a.bias)
@@ -240,8 +251,8 @@ void DenseWeight::pack(CpuExec& exec) {
 void dense(const Dense& a, CpuExec& exec) {
   check(a);
   const bool decoding = a.phase == Phase::decode;
-  trace(exec, kOp, decoding ? std::string_view("matrix-vector") : Gemm::library(), to_string(a.x.shape), " x ",
-        to_string(a.weight.values().shape), "^T ", name(a.weight.values().dtype),
+  trace(exec, kOp, decoding ? std::string_view("matrix-vector") : Gemm::library(), to_string(a.x.shape),
+        " x ", to_string(a.weight.values().shape), "^T ", name(a.weight.values().dtype),
         decoding || a.weight.packed() ? "" : " packed in the call");
   if (a.x.shape[0] == 0 || a.weight.rows() == 0) return;
   if (decoding)

@@ -13,8 +13,9 @@ inline namespace v0 {
 class Gemm {
  public:
   virtual ~Gemm() = default;
-  // Any thread may call it, several at a time.
-  virtual void multiply(const float* a, const float* b, float* c) const = 0;
+  // Any thread may call it, several at a time, each with scratch_bytes() of its own at a 64-byte boundary.
+  virtual void multiply(const float* a, const float* b, float* c, void* scratch) const = 0;
+  virtual Index scratch_bytes() const { return 0; }
 
   static std::shared_ptr<const Gemm> make(Index m, Index k, Index n);
   // "oneDNN", or the other one with the reason.

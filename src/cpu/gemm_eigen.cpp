@@ -13,7 +13,7 @@ class EigenGemm : public Gemm {
  public:
   EigenGemm(Index m, Index k, Index n) : m_(m), k_(k), n_(n) {}
 
-  void multiply(const float* a, const float* b, float* c) const override {
+  void multiply(const float* a, const float* b, float* c, void*) const override {
     using Matrix = Eigen::Matrix<float, Eigen::Dynamic, Eigen::Dynamic, Eigen::RowMajor>;
     const Eigen::Map<const Matrix> x(a, m_, k_), w(b, k_, n_);
     Eigen::Map<Matrix>(c, m_, n_).noalias() = x * w;

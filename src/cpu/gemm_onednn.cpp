@@ -36,28 +36,38 @@ dnnl::engine& cpu() {
 
 class OneDnnGemm : public Gemm {
  public:
-  OneDnnGemm(Index m, Index k, Index n) : a_({m, k}, kType, kRows), b_({k, n}, kType, kRows), c_({m, n}, kType, kRows) {
+  OneDnnGemm(Index m, Index k, Index n)
+      : a_({m, k}, kType, kRows), b_({k, n}, kType, kRows), c_({m, n}, kType, kRows) {
     const OneThread guard;
+    // The library's own scratch memory belongs to the primitive: threads that share it would overwrite each
+    // other's.
+    dnnl::primitive_attr attributes;
+    attributes.set_scratchpad_mode(dnnl::scratchpad_mode::user);
 #if DNNL_VERSION_MAJOR >= 3
-    matmul_ = dnnl::matmul(dnnl::matmul::primitive_desc(cpu(), a_, b_, c_));
+    const dnnl::matmul::primitive_desc description(cpu(), a_, b_, c_, attributes);
 #else
-    matmul_ = dnnl::matmul(dnnl::matmul::primitive_desc(dnnl::matmul::desc(a_, b_, c_), cpu()));
+    const dnnl::matmul::primitive_desc description(dnnl::matmul::desc(a_, b_, c_), attributes, cpu());
 #endif
+    scratch_ = description.scratchpad_desc();
+    matmul_ = dnnl::matmul(description);
   }
 
-  void multiply(const float* a, const float* b, float* c) const override {
+  Index scratch_bytes() const override { return static_cast<Index>(scratch_.get_size()); }
+
+  void multiply(const float* a, const float* b, float* c, void* scratch) const override {
     const OneThread guard;
     dnnl::stream stream(cpu());
     matmul_.execute(stream, {{DNNL_ARG_SRC, {a_, cpu(), const_cast<float*>(a)}},
                              {DNNL_ARG_WEIGHTS, {b_, cpu(), const_cast<float*>(b)}},
-                             {DNNL_ARG_DST, {c_, cpu(), c}}});
+                             {DNNL_ARG_DST, {c_, cpu(), c}},
+                             {DNNL_ARG_SCRATCHPAD, {scratch_, cpu(), scratch}}});
     stream.wait();
   }
 
  private:
   static constexpr auto kType = dnnl::memory::data_type::f32;
   static constexpr auto kRows = dnnl::memory::format_tag::ab;
-  dnnl::memory::desc a_, b_, c_;
+  dnnl::memory::desc a_, b_, c_, scratch_;
   dnnl::matmul matmul_;
 };
 
@@ -67,7 +77,8 @@ std::shared_ptr<const Gemm> Gemm::make(Index m, Index k, Index n) {
   try {
     return std::make_shared<OneDnnGemm>(m, k, n);
   } catch (const dnnl::error& e) {
-    throw Error("BackendFailure", concat("dense: oneDNN refused a product of ", m, "x", k, "x", n, ": ", std::string_view(e.what())));
+    throw Error("BackendFailure", concat("dense: oneDNN refused a product of ", m, "x", k, "x", n, ": ",
+                                         std::string_view(e.what())));
   }
 }
 
