@@ -47,8 +47,10 @@ bool present(std::string_view name) {
 }
 
 const Model& model() {
-  CpuExec exec;
-  static const auto loaded = load_decoder_lm(config(), RandomParameters(DType::bf16, 1, present), exec);
+  static const auto loaded = [] {
+    CpuExec exec;
+    return load_decoder_lm(config(), RandomParameters(DType::bf16, 1, present), exec);
+  }();
   return *loaded;
 }
 
