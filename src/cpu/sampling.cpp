@@ -63,9 +63,12 @@ Sampler::Sampler(const SamplingOptions& options, Index vocab_size)
 
 std::int32_t Sampler::operator()(View<const float, 1> logits, std::span<const std::int32_t> history) {
   expect_shape("Sampler", "logits", logits, {vocabulary_});
-  checked_max(logits.data, vocabulary_);
-  const float* x = options_.repetition_penalty == 1 ? logits.data : penalise(logits.data, history);
-  const float largest = checked_max(x, vocabulary_);
+  const float* x = logits.data;
+  float largest = checked_max(x, vocabulary_);
+  if (options_.repetition_penalty != 1) {
+    x = penalise(x, history);
+    largest = checked_max(x, vocabulary_);
+  }
   if (options_.temperature == 0) return static_cast<std::int32_t>(std::find(x, x + vocabulary_, largest) - x);
   return draw(x, largest);
 }

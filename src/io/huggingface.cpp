@@ -12,8 +12,7 @@ namespace ashlar {
 inline namespace v0 {
 namespace {
 
-// The text with the literals NaN, Infinity and -Infinity that stand outside strings as {"__float__":
-// "<literal>"}.
+// The text with NaN, Infinity and -Infinity, where they stand outside strings, as {"__float__": "<literal>"}.
 std::string with_float_literals(std::string_view text) {
   std::string out;
   bool in_string = false;
@@ -36,7 +35,32 @@ std::string with_float_literals(std::string_view text) {
   return out;
 }
 
-Value read_config(const std::string& path) { return parse_json(with_float_literals(read_text(path)), path); }
+// The double that {"__float__": "<literal>"} stands for; null for any other value.
+const double* float_object(const Value& v) {
+  static constexpr double kInfinity = std::numeric_limits<double>::infinity(), kMinus = -kInfinity,
+                          kNan = std::numeric_limits<double>::quiet_NaN();
+  const Value* literal = v.find("__float__");
+  if (literal == nullptr || literal->string() == nullptr || v.object()->size() != 1) return nullptr;
+  const std::string& s = *literal->string();
+  return s == "Infinity" ? &kInfinity : s == "-Infinity" ? &kMinus : s == "NaN" ? &kNan : nullptr;
+}
+
+Value with_floats(const Value& v) {
+  if (const double* x = float_object(v)) return *x;
+  if (const auto* array = v.array()) {
+    Value::Array out;
+    for (const Value& member : *array) out.push_back(with_floats(member));
+    return out;
+  }
+  if (const auto* object = v.object()) {
+    Value::Object out;
+    for (const auto& [name, member] : *object) out.emplace_back(name, with_floats(member));
+    return out;
+  }
+  return v;
+}
+
+Value read_config(const std::string& path) { return parse_config(read_text(path), path); }
 
 std::int32_t token_id(const Value& v) {
   const std::int64_t* id = v.integer();
@@ -48,6 +72,10 @@ std::int32_t token_id(const Value& v) {
 }
 
 }  // namespace
+
+Value parse_config(std::string_view text, std::string_view what) {
+  return with_floats(parse_json(with_float_literals(text), what));
+}
 
 HuggingFaceModel load_huggingface(const std::string& directory) {
   const std::filesystem::path base(directory);

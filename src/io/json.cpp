@@ -26,8 +26,7 @@ void JsonHandler::parse(std::string_view text) {
   nlohmann::json::sax_parse(text.begin(), text.end(), events);
 }
 
-// e.what() is "[json.exception.parse_error.101] parse error at line 1, column 9: ...; last read:
-// '<text>'...".
+// e.what() is "[json.exception.parse_error.101] parse error at line 1, column 9: ..."; it may quote the text.
 bool JsonHandler::parse_error(std::size_t, const std::string&, const nlohmann::detail::exception& e) {
   std::string_view reason = e.what();
   if (const std::size_t bracket = reason.find("] "); bracket != reason.npos)

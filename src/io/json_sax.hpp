@@ -10,7 +10,7 @@ namespace ashlar {
 inline namespace v0 {
 namespace detail {
 
-// The events of a JSON text, with the parser's complaint as an Error of one kind. nlohmann's parser does not
+// The events of a JSON text, with the parser's complaint as an Error of one kind. The parser does not
 // recurse.
 class JsonHandler : public nlohmann::json_sax<nlohmann::json> {
  public:

@@ -43,9 +43,9 @@ constexpr NamedType kTypes[] = {{DType::boolean, "BOOL"},
                                 {DType::i64, "I64"},
                                 {DType::u64, "U64"}};
 
-// {"__metadata__": {string: string}, name: {"dtype": string, "shape": [u64...], "data_offsets": [u64, u64]},
-// ...}, straight into entries: no tree of the text is ever held. Other members of a tensor are ignored, as
-// serde does.
+// {"__metadata__": {string: string}, name: {"dtype": string, "shape": [u64...], "data_offsets": [u64,
+// u64]}...} straight into entries: no tree of the text is ever held. Other members of a tensor are ignored,
+// as by serde.
 class HeaderHandler final : public JsonHandler {
  public:
   HeaderHandler(std::string_view what, SafetensorsHeader& into)
@@ -240,8 +240,8 @@ std::optional<std::uint64_t> checked_bits(const SafetensorsEntry& e) {
   return bits_in_all;
 }
 
-// The entries, sorted, cover [0, end) without holes and overlaps, each with just the bytes of its shape: the
-// end.
+// Checks that the sorted entries cover [0, end) without holes and overlaps, each with just the bytes of its
+// shape; returns the end.
 std::uint64_t validate(std::string_view what, const std::vector<SafetensorsEntry>& entries) {
   std::uint64_t end = 0;
   for (const auto& e : entries) {

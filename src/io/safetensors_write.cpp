@@ -18,8 +18,7 @@ namespace {
 
 constexpr std::string_view kOp = "write_safetensors";
 
-// A file under a temporary name beside `path`; publish() gives it its name, a destructor before that removes
-// it.
+// A file under a temporary name beside `path`, until publish() gives it its name; else it goes away.
 class PendingFile {
  public:
   explicit PendingFile(const std::string& path) : path_(path) {

@@ -20,23 +20,29 @@ Pattern regex_pattern(std::string_view regex) {
   return p;
 }
 
+// A character of the byte-level alphabet: one or two bytes of UTF-8.
+struct ByteCharacter {
+  char bytes[2];
+  std::uint8_t size;
+};
+
 // Printable bytes stand for themselves, the other 68 are U+0100, U+0101, ... in order.
-std::array<std::string, 256> make_byte_characters() {
-  std::array<std::string, 256> all;
-  char32_t next = 0x100;
-  for (unsigned b = 0; b < 256; ++b) {
-    const bool printable = (b >= 0x21 && b <= 0x7e) || (b >= 0xa1 && b <= 0xac) || b >= 0xae;
-    append_utf8(all[b], printable ? b : next++);
-  }
-  return all;
+const std::array<ByteCharacter, 256>& byte_characters() {
+  static const auto table = [] {
+    std::array<ByteCharacter, 256> all{};
+    char32_t next = 0x100;
+    for (unsigned b = 0; b < 256; ++b) {
+      const bool printable = (b >= 0x21 && b <= 0x7e) || (b >= 0xa1 && b <= 0xac) || b >= 0xae;
+      std::string c;
+      append_utf8(c, printable ? b : next++);
+      all[b] = {{c[0], c.size() > 1 ? c[1] : '\0'}, static_cast<std::uint8_t>(c.size())};
+    }
+    return all;
+  }();
+  return table;
 }
 
 }  // namespace
-
-const std::array<std::string, 256>& byte_characters() {
-  static const std::array<std::string, 256> all = make_byte_characters();
-  return all;
-}
 
 int byte_of(char32_t c) {
   if ((c >= 0x21 && c <= 0x7e) || (c >= 0xa1 && c <= 0xac) || (c >= 0xae && c <= 0xff))
@@ -139,15 +145,19 @@ void PreTokenizer::byte_level(std::size_t stage, Piece piece, Scratch& scratch, 
   const Stage& s = stages_[stage];
   Scratch::Stage& own = scratch.stages_[stage];
   std::string_view text = piece.text;
-  if (s.prefix_space && text[0] != ' ') text = own.text.assign(" ").append(text);
+  if (s.prefix_space && text[0] != ' ') own.text.assign(1, ' ').append(text), text = own.text;
   const auto& characters = byte_characters();
   const auto pass = [&](std::size_t begin, std::size_t end) {
-    own.mapped.clear();
+    if (own.mapped.size() < 2 * (end - begin)) own.mapped.resize(2 * (end - begin));
+    char* to = own.mapped.data();
     for (std::size_t i = begin; i < end; ++i) {
-      const std::string& c = characters[static_cast<unsigned char>(text[i])];
-      own.mapped.append(c.data(), c.size());
+      const ByteCharacter& c = characters[static_cast<unsigned char>(text[i])];
+      to[0] = c.bytes[0];
+      if (c.size > 1) to[1] = c.bytes[1];
+      to += c.size;
     }
-    run(stage + 1, {own.mapped, piece.first && begin == 0}, scratch, sink);
+    const std::string_view mapped(own.mapped.data(), static_cast<std::size_t>(to - own.mapped.data()));
+    run(stage + 1, {mapped, piece.first && begin == 0}, scratch, sink);
   };
   if (s.pattern.regex)
     divide(stage, text, scratch, pass);

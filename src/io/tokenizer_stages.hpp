@@ -151,8 +151,7 @@ class Decoder {
   std::vector<Stage> stages_;
 };
 
-// The 256 characters of the byte-level alphabet, and back: -1 for any other character.
-const std::array<std::string, 256>& byte_characters();
+// The byte that a character of the byte-level alphabet stands for; -1 for any other character.
 int byte_of(char32_t c);
 
 // --- Added tokens

@@ -1,6 +1,8 @@
 // SPDX-License-Identifier: Apache-2.0
+#include <algorithm>
 #include <cstdlib>
 
+#include "ashlar/io/huggingface.hpp"
 #include "ashlar/io/json.hpp"
 
 namespace {
@@ -22,11 +24,19 @@ int depth(const Value& v) {
 
 }  // namespace
 
+// A text is read within its limits, and a configuration is what JSON is and more.
 extern "C" int LLVMFuzzerTestOneInput(const unsigned char* data, std::size_t size) {
+  const std::string_view text(reinterpret_cast<const char*>(data), size);
+  bool is_json = false;
   try {
-    if (depth(ashlar::parse_json({reinterpret_cast<const char*>(data), size}, "fuzz")) > ashlar::kJsonDepth)
-      std::abort();
+    if (depth(ashlar::parse_json(text, "fuzz")) > ashlar::kJsonDepth) std::abort();
+    is_json = true;
   } catch (const ashlar::Error&) {
+  }
+  try {
+    ashlar::parse_config(text, "fuzz");
+  } catch (const ashlar::Error&) {
+    if (is_json) std::abort();
   }
   return 0;
 }

@@ -25,11 +25,14 @@ void count(std::ptrdiff_t bytes) {
 }  // namespace
 
 // Not inlined: gcc would take malloc and delete for a mismatch.
-[[gnu::noinline]] void* operator new(std::size_t bytes) {
+[[gnu::noinline]] void* operator new(std::size_t bytes, const std::nothrow_t&) noexcept {
   void* p = std::malloc(bytes == 0 ? 1 : bytes);
-  if (p == nullptr) throw std::bad_alloc();
-  count(static_cast<std::ptrdiff_t>(malloc_usable_size(p)));
+  if (p != nullptr) count(static_cast<std::ptrdiff_t>(malloc_usable_size(p)));
   return p;
+}
+[[gnu::noinline]] void* operator new(std::size_t bytes) {
+  if (void* p = operator new(bytes, std::nothrow)) return p;
+  throw std::bad_alloc();
 }
 [[gnu::noinline]] void operator delete(void* p) noexcept {
   if (p != nullptr) count(-static_cast<std::ptrdiff_t>(malloc_usable_size(p)));

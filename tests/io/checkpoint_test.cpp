@@ -1,7 +1,8 @@
 // SPDX-License-Identifier: Apache-2.0
 #include "ashlar/io/checkpoint.hpp"
 
-#include <algorithm>
+#include <cmath>
+#include <limits>
 
 #include "ashlar/io/huggingface.hpp"
 #include "ashlar/io/json.hpp"
@@ -152,15 +153,24 @@ TEST(HuggingFace, LoadsADirectory) {
   EXPECT_EQ(kind([&] { load_huggingface(dir.path()); }), "FileNotFound");
 }
 
-TEST(HuggingFace, ReadsPythonsFloatLiterals) {
-  const HuggingFaceModel model = model_of(
-      R"({"limit": [0.0, Infinity, -Infinity], "x": NaN, "s": "NaN \" Infinity \\", "y": Infinity})");
-  const auto literal = [](const Value& v) { return v.get_string("__float__", "none"); };
-  EXPECT_EQ(literal((*model.config.find("limit")->array())[1]), "Infinity");
-  EXPECT_EQ(literal((*model.config.find("limit")->array())[2]), "-Infinity");
-  EXPECT_EQ(literal(*model.config.find("x")), "NaN");
-  EXPECT_EQ(literal(*model.config.find("y")), "Infinity");
-  EXPECT_EQ(model.config.get_string("s", ""), "NaN \" Infinity \\");
+TEST(HuggingFace, ReadsPythonsFloats) {
+  const Value v = parse_config(
+      R"({"limit": [0.0, Infinity, {"__float__": "-Infinity"}], "x": NaN, "s": "NaN \" Infinity \\", "y": -Infinity,)"
+      R"( "z": {"__float__": "Infinity"}, "other": {"__float__": "1"}, "more": {"__float__": "NaN", "a": 1}})",
+      "config");
+  constexpr double kInfinity = std::numeric_limits<double>::infinity();
+  const auto number = [](const Value& member) { return Value(Value::Object{{"n", member}}).get_number("n"); };
+  EXPECT_EQ(number((*v.find("limit")->array())[1]), kInfinity);
+  EXPECT_EQ(number((*v.find("limit")->array())[2]), -kInfinity);
+  EXPECT_TRUE(std::isnan(v.get_number("x")));
+  EXPECT_EQ(v.get_number("y"), -kInfinity);
+  EXPECT_EQ(v.get_number("z"), kInfinity);
+  EXPECT_EQ(v.get_string("s", ""), "NaN \" Infinity \\");
+  EXPECT_EQ(v.find("other")->get_string("__float__", ""), "1");
+  EXPECT_NE(v.find("more")->object(), nullptr);
+  EXPECT_EQ(model_of(R"({"x": Infinity})").config.get_number("x"), kInfinity);
+  for (std::string_view bad : {"{\"a\": Infinit}", "{\"a\": NaNN}", "{Infinity: 1}", "\"Infinity", "nan"})
+    EXPECT_EQ(kind([&] { parse_config(bad, "config"); }), "InvalidJson") << bad;
 }
 
 TEST(HuggingFace, FindsTheTokensThatEnd) {

@@ -1,6 +1,5 @@
 // SPDX-License-Identifier: Apache-2.0
-// What the tests of the loaders share: files built byte by byte, a folder that goes away, the kind of an
-// Error.
+// What the tests of the loaders share: files built byte by byte, a folder that goes away, Error kinds.
 #pragma once
 #include <gtest/gtest.h>
 #include <unistd.h>

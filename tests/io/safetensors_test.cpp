@@ -97,8 +97,7 @@ TEST(Safetensors, RefusesEveryTruncation) {
   }
 }
 
-// Every single byte of the header and the length changed to some telling values: an Error or a file that can
-// be read.
+// Each byte in turn changed to some telling values: an Error, or a file that can be read.
 TEST(Safetensors, SurvivesEveryChangedByte) {
   const std::string bytes = test::file_bytes(malformed("ok_metadata.safetensors"));
   for (std::size_t at = 0; at < bytes.size(); ++at)
@@ -228,8 +227,7 @@ TEST(Safetensors, RefusesDeepNestingInIgnoredMembers) {
   EXPECT_EQ(nested(1'000'000), "InvalidHeaderDeserialization");
 }
 
-// Whatever the header's length, no type stands at an address that it cannot have; and what it can have is not
-// copied.
+// Whatever the header's length, data are aligned for their type; and what the file aligns is not copied.
 TEST(Safetensors, AlignsWhatTheFileDoesNot) {
   const std::string header =
       R"({"f":{"dtype":"F32","shape":[3],"data_offsets":[1,13]},"b":{"dtype":"U8","shape":[1],"data_offsets":[0,1]},)"

@@ -55,8 +55,7 @@ TEST(WriteSafetensors, IsReadBack) {
   EXPECT_EQ(test::file_bytes(dir.path("g")), test::file_bytes(dir.path("f")));
 }
 
-// What the official writer makes of the same tensors: types by descending rank, then names; spaces to a
-// multiple of 8.
+// As the official writer: types by descending rank, then names; spaces to a multiple of 8.
 TEST(WriteSafetensors, HasTheOfficialForm) {
   const test::TempDir dir;
   const unsigned char data[16] = {1, 2, 3, 4, 5, 6, 7, 8};

@@ -3,6 +3,7 @@
 #include <cstdint>
 #include <memory>
 #include <string>
+#include <string_view>
 #include <vector>
 
 #include "ashlar/core/parameters.hpp"
@@ -18,9 +19,11 @@ struct HuggingFaceModel {
   std::shared_ptr<const Parameters> parameters;
 };
 
-// Reads the directory; the weights are mapped, not read. Python's Infinity and NaN, which are no JSON but
-// stand in released configurations, become {"__float__": "Infinity"}, the form that transformers writes
-// today.
+// A configuration as Python writes it: JSON, and NaN, Infinity and -Infinity, which JSON lacks, as bare words
+// or, since transformers 5, as {"__float__": "Infinity"}. They become doubles. Errors as parse_json.
+Value parse_config(std::string_view text, std::string_view what);
+
+// Reads the directory; the weights are mapped, not read.
 HuggingFaceModel load_huggingface(const std::string& directory);
 
 // The tokens that end a generation: "eos_token_id" of generation_config, else of config, else of its
