@@ -112,7 +112,7 @@ int main(int argc, char** argv) {
   auto* prompt = app.add_option("--prompt", options.prompt, "the text to continue");
   app.add_option("--max-tokens", options.max_tokens, "tokens to generate")
       ->capture_default_str()
-      ->check(CLI::PositiveNumber);
+      ->check(CLI::Range(1, 1 << 30));
   app.add_option("--temperature", options.sampling.temperature, "0 takes the likeliest token")
       ->capture_default_str();
   app.add_option("--top-k", options.sampling.top_k, "keep the k likeliest tokens, 0: all")
@@ -127,7 +127,7 @@ int main(int argc, char** argv) {
   app.add_option("--seed", options.sampling.seed, "of the random numbers")->capture_default_str();
   app.add_option("--threads", options.threads, "0: one a physical core")
       ->capture_default_str()
-      ->check(CLI::NonNegativeNumber);
+      ->check(CLI::Range(0, 1024));
   try {
     app.parse(argc, argv);
     if (prompt->count() == 0) options.prompt.assign(std::istreambuf_iterator<char>(std::cin), {});

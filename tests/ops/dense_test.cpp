@@ -14,8 +14,9 @@ using test::Array;
 struct Shape {
   Index m, n, k;
 };
-const Shape kShapes[] = {{1, 1, 1},      {1, 7, 63},   {3, 130, 67},  {5, 128, 16},  {17, 300, 130}, {64, 5, 160},
-                         {128, 256, 64}, {129, 77, 96}, {300, 129, 33}, {2, 4, 1025}, {0, 5, 8},      {9, 400, 600}};
+const Shape kShapes[] = {{1, 1, 1},      {1, 7, 63},   {3, 130, 67},   {5, 128, 16},
+                         {17, 300, 130}, {64, 5, 160}, {128, 256, 64}, {129, 77, 96},
+                         {300, 129, 33}, {2, 4, 1025}, {0, 5, 8},      {9, 400, 600}};
 
 // The values of `w` in bf16, and `w` rounded to them.
 std::vector<bf16> rounded(Array<2>& w, const Shape& s) {
@@ -42,8 +43,10 @@ TEST(Dense, MatchesTheEquationInBothPhasesAndTypes) {
     for (CpuExec& exec : test::contexts())
       for (const Phase phase : {Phase::prefill, Phase::decode})
         for (const int kind : {0, 1, 2}) {
-          SCOPED_TRACE(testing::Message() << s.m << "x" << s.n << "x" << s.k << " kind " << kind << " phase " << int(phase));
-          DenseWeight weight = kind == 2 ? DenseWeight(AnyView<2>(narrow.data(), DType::bf16, {s.n, s.k})) : DenseWeight(w.cview());
+          SCOPED_TRACE(testing::Message()
+                       << s.m << "x" << s.n << "x" << s.k << " kind " << kind << " phase " << int(phase));
+          DenseWeight weight = kind == 2 ? DenseWeight(AnyView<2>(narrow.data(), DType::bf16, {s.n, s.k}))
+                                         : DenseWeight(w.cview());
           if (kind == 1) weight.pack(exec);
           out.poison();
           dense({x.cview(), weight, bias.cview(), out.view(), phase}, exec);
@@ -63,18 +66,48 @@ TEST(Dense, RowsDoNotDependOnTheirBatch) {
     CpuExec one({1}), three({3});
     for (const Phase phase : {Phase::prefill, Phase::decode})
       for (const int kind : {0, 1, 2}) {
-        SCOPED_TRACE(testing::Message() << s.m << "x" << s.n << "x" << s.k << " kind " << kind << " phase " << int(phase));
-        DenseWeight weight = kind == 2 ? DenseWeight(AnyView<2>(narrow.data(), DType::bf16, {s.n, s.k})) : DenseWeight(w.cview());
+        SCOPED_TRACE(testing::Message()
+                     << s.m << "x" << s.n << "x" << s.k << " kind " << kind << " phase " << int(phase));
+        DenseWeight weight = kind == 2 ? DenseWeight(AnyView<2>(narrow.data(), DType::bf16, {s.n, s.k}))
+                                       : DenseWeight(w.cview());
         if (kind == 1) weight.pack(one);
         Tensor<float, 2> whole({s.m, s.n}), part({s.m, s.n});
         dense({x.cview(), weight, {}, whole.view(), phase}, three);
-        for (const auto& [begin, rows] : {std::pair<Index, Index>(0, 1), {s.m - 1, 1}, {7, 5}, {3, 16}, {1, 64}, {60, 70}}) {
-          dense({x.cview().slice(0, begin, begin + rows), weight, {}, part.view().slice(0, 0, rows), phase}, one);
+        for (const auto& [begin, rows] :
+             {std::pair<Index, Index>(0, 1), {s.m - 1, 1}, {7, 5}, {3, 16}, {1, 64}, {60, 70}}) {
+          dense({x.cview().slice(0, begin, begin + rows), weight, {}, part.view().slice(0, 0, rows), phase},
+                one);
           for (Index r = 0; r < rows; ++r)
-            ASSERT_EQ(std::memcmp(part.view().at(r), whole.view().at(begin + r), sizeof(float) * static_cast<std::size_t>(s.n)), 0)
+            ASSERT_EQ(std::memcmp(part.view().at(r), whole.view().at(begin + r),
+                                  sizeof(float) * static_cast<std::size_t>(s.n)),
+                      0)
                 << "row " << begin + r << " of " << rows;
         }
       }
+  }
+}
+
+// As wide as real layers: products large enough for the library to want scratch memory of its own.
+TEST(Dense, WideLayersAreBitEqualForAnyThreads) {
+  std::mt19937 rng(3);
+  const Shape s{256, 1024, 2048};
+  Array<2> x({s.m, s.k}, 0), w({s.n, s.k}, 0), one({s.m, s.n}, 0), more({s.m, s.n}, 0);
+  x.normal(rng), w.normal(rng);
+  const std::vector<bf16> narrow = rounded(w, s);
+  CpuExec alone({1});
+  for (const bool wide : {false, true}) {
+    const DenseWeight weight =
+        wide ? DenseWeight(w.cview()) : DenseWeight(AnyView<2>(narrow.data(), DType::bf16, {s.n, s.k}));
+    dense({x.cview(), weight, {}, one.view(), Phase::prefill}, alone);
+    for (const int threads : {2, 3}) {
+      CpuExec exec({threads});
+      dense({x.cview(), weight, {}, more.poison().view(), Phase::prefill}, exec);
+      for (Index m = 0; m < s.m; ++m)
+        ASSERT_EQ(
+            std::memcmp(one.view().at(m), more.view().at(m), sizeof(float) * static_cast<std::size_t>(s.n)),
+            0)
+            << "row " << m << ", threads " << threads;
+    }
   }
 }
 
@@ -82,9 +115,13 @@ TEST(Dense, RefusesBadInput) {
   Array<2> x({2, 8}), w({4, 7}), out({2, 4});
   CpuExec exec;
   const DenseWeight weight(w.cview());
-  EXPECT_EQ(test::refusal([&] { dense({x.cview(), weight, {}, out.view()}, exec); }),
+  EXPECT_EQ(test::refusal([&] {
+              dense({x.cview(), weight, {}, out.view()}, exec);
+            }),
             "dense: x has shape [2, 8], expected [2, 7]");
-  EXPECT_EQ(test::refusal([&] { DenseWeight(AnyView<2>(w.cview().data, DType::f16, {4, 7})); }),
+  EXPECT_EQ(test::refusal([&] {
+              DenseWeight(AnyView<2>(w.cview().data, DType::f16, {4, 7}));
+            }),
             "DenseWeight: the element type is f16, expected f32 or bf16");
 }
 
