@@ -16,7 +16,8 @@ void dense_layer(benchmark::State& state, Phase phase, DType type, Index m, Inde
   Tensor<bf16, 2> narrow({n, k});
   for (Index i = 0; i < n * k; ++i) narrow.data()[i] = bf16(w.data()[i]);
   Tensor<float, 2> out({m, n});
-  DenseWeight weight = type == DType::bf16 ? DenseWeight(AnyView<2>(narrow.data(), type, {n, k})) : DenseWeight(w.view());
+  DenseWeight weight =
+      type == DType::bf16 ? DenseWeight(AnyView<2>(narrow.data(), type, {n, k})) : DenseWeight(w.view());
   if (phase == Phase::prefill) weight.pack(exec);
   for (auto _ : state) dense({x.view(), weight, {}, out.view(), phase}, exec);
   const double products = static_cast<double>(m) * static_cast<double>(n) * static_cast<double>(k);
@@ -31,13 +32,16 @@ int main(int argc, char** argv) {
   using namespace ashlar;
   for (const DType type : {DType::f32, DType::bf16}) {
     auto add = [&](Phase phase, Index m, Index n, Index k) {
-      const auto title = concat(phase == Phase::prefill ? "prefill/" : "decode/", name(type), "/M:", m, "/N:", n, "/K:", k);
-      benchmark::RegisterBenchmark(title.c_str(), [=](benchmark::State& s) { dense_layer(s, phase, type, m, n, k); })
+      const auto title =
+          concat(phase == Phase::prefill ? "prefill/" : "decode/", name(type), "/M:", m, "/N:", n, "/K:", k);
+      benchmark::RegisterBenchmark(title.c_str(),
+                                   [=](benchmark::State& s) { dense_layer(s, phase, type, m, n, k); })
           ->UseRealTime()
           ->Unit(benchmark::kMillisecond);
     };
     for (Index m : {5, 64, 512}) add(Phase::prefill, m, 2048, 2048);
-    add(Phase::prefill, 512, 8192, 2048), add(Phase::prefill, 512, 2048, 8192), add(Phase::prefill, 512, 448, 160);
+    add(Phase::prefill, 512, 8192, 2048), add(Phase::prefill, 512, 2048, 8192),
+        add(Phase::prefill, 512, 448, 160);
     for (Index m : {1, 4, 16}) add(Phase::decode, m, 16384, 4096);
     add(Phase::decode, 1, 448, 160);
   }

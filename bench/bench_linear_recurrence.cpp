@@ -51,7 +51,8 @@ struct Variant {
   const char* name;
   bool decay, delta;
 };
-constexpr Variant kVariants[] = {{"gated_delta_rule", true, true}, {"delta_rule", false, true}, {"simple_gla", true, false}};
+constexpr Variant kVariants[] = {
+    {"gated_delta_rule", true, true}, {"delta_rule", false, true}, {"simple_gla", true, false}};
 
 void prefill(benchmark::State& state, Variant variant, Index tokens, Index heads, Index dk, Index dv) {
   CpuExec exec;

@@ -19,8 +19,9 @@ inline const Peak& peak(CpuExec& exec) {
   return at->second;
 }
 
-// Counters of a finished loop: flops and bytes a second, and the larger of the fractions of this machine's FMA peak and
-// of its memory bandwidth (`bytes` of which `written` are written; 0 where the arrays fit a cache).
+// Counters of a finished loop: flops and bytes a second, and the larger of the fractions of this machine's
+// FMA peak and of its memory bandwidth (`bytes` of which `written` are written; 0 where the arrays fit a
+// cache).
 inline void report(benchmark::State& state, double flops, double bytes, CpuExec& exec, double written = 0) {
   using benchmark::Counter;
   const Peak& p = peak(exec);

@@ -1,5 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
-// What the tests share: random arrays, outputs that show unwritten and overrun elements, comparison by an error bound.
+// What the tests share: random arrays, outputs that show unwritten and overrun elements, comparison by an
+// error bound.
 #pragma once
 #include <gtest/gtest.h>
 
@@ -83,7 +84,8 @@ class Array {
   std::vector<double> doubles_;
 };
 
-// |got - want| <= bound(i) for every element; NaN fails. `bound` comes from an error analysis: eps times a magnitude.
+// |got - want| <= bound(i) for every element; NaN fails. `bound` comes from an error analysis: eps times a
+// magnitude.
 template <class Got, class Want, int Rank, class Bound>
 void expect_close(const View<Got, Rank>& got, const View<Want, Rank>& want, Bound&& bound) {
   ASSERT_EQ(got.shape, want.shape);
@@ -96,8 +98,10 @@ void expect_close(const View<Got, Rank>& got, const View<Want, Rank>& want, Boun
       g += at * got.strides[a], w += at * want.strides[a];
     }
     const double difference = std::abs(static_cast<double>(got.data[g]) - static_cast<double>(want.data[w]));
-    ASSERT_LE(difference, bound(i)) << "element " << i << ": got " << got.data[g] << ", want " << want.data[w];
-    ASSERT_FALSE(std::isnan(difference)) << "element " << i << ": got " << got.data[g] << ", want " << want.data[w];
+    ASSERT_LE(difference, bound(i)) << "element " << i << ": got " << got.data[g] << ", want "
+                                    << want.data[w];
+    ASSERT_FALSE(std::isnan(difference))
+        << "element " << i << ": got " << got.data[g] << ", want " << want.data[w];
   }
 }
 
@@ -124,8 +128,8 @@ class StdThreads : public ThreadPool {
   }
 };
 
-// Contexts to run a property under: each instruction set of this machine with one worker, and the best with three, of
-// OpenMP's and of the host's.
+// Contexts to run a property under: each instruction set of this machine with one worker, and the best with
+// three, of OpenMP's and of the host's.
 inline std::vector<CpuExec> contexts() {
   static StdThreads pool;
   std::vector<CpuExec> all;

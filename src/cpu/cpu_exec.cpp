@@ -56,7 +56,8 @@ Isa isa_from_environment() {
     if (name(isa) == wanted) return isa;
     known.append(" ").append(name(isa));
   }
-  refuse("CpuExec", "ASHLAR_ISA is \"", wanted, "\", expected one of those that this machine and build have:", known);
+  refuse("CpuExec", "ASHLAR_ISA is \"", wanted,
+         "\", expected one of those that this machine and build have:", known);
 }
 
 // What the workers of one parallel_for share.
@@ -71,7 +72,8 @@ struct Run {
 
   void work(int worker) {
     try {
-      for (Index i; !failed.load(std::memory_order_relaxed) && (i = next.fetch_add(1, std::memory_order_relaxed)) < tasks;)
+      for (Index i; !failed.load(std::memory_order_relaxed) &&
+                    (i = next.fetch_add(1, std::memory_order_relaxed)) < tasks;)
         task(context, i, worker);
     } catch (...) {
       const std::lock_guard lock(mutex);
@@ -87,8 +89,10 @@ CpuExec::CpuExec(const CpuOptions& options)
       pool_(options.pool),
       arena_(std::make_unique<detail::ScratchArena>()),
       gemm_cache_(std::make_unique<GemmCache>()) {
-  if (!supported(isa_)) refuse("CpuExec", "instruction set ", name(isa_), " is not available on this machine");
-  if (options.threads < 0) refuse("CpuExec", "threads is ", options.threads, ", expected 0 (default) or more");
+  if (!supported(isa_))
+    refuse("CpuExec", "instruction set ", name(isa_), " is not available on this machine");
+  if (options.threads < 0)
+    refuse("CpuExec", "threads is ", options.threads, ", expected 0 (default) or more");
   threads_ = options.threads != 0 ? options.threads : pool_ != nullptr ? pool_->workers() : default_threads();
   if (pool_ != nullptr) threads_ = std::min(threads_, pool_->workers());
 #ifndef _OPENMP
@@ -114,7 +118,8 @@ void CpuExec::run(Index tasks, void (*task)(void*, Index, int), void* context) {
   }
   Run shared{tasks, task, context};
   if (pool_ != nullptr) {
-    pool_->run(workers, [](void* run, int worker) { static_cast<Run*>(run)->work(worker); }, &shared);
+    pool_->run(
+        workers, [](void* run, int worker) { static_cast<Run*>(run)->work(worker); }, &shared);
   } else {
 #ifdef _OPENMP
 #pragma omp parallel num_threads(workers)

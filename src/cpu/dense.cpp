@@ -26,8 +26,8 @@ inline constexpr int kTokenRows = 1;
 #endif
 inline constexpr Index kLanes = static_cast<Index>(HWY_LANES(float));
 
-// Two vectors of a row: neighbours in f32; in bf16 the even and the odd elements of 2 kLanes, which a shift and a mask
-// separate (x comes in the same order, see split_rows).
+// Two vectors of a row: neighbours in f32; in bf16 the even and the odd elements of 2 kLanes, which a shift
+// and a mask separate (x comes in the same order, see split_rows).
 struct Pair {
   FloatVec first, second;
 };
@@ -38,7 +38,8 @@ HWY_INLINE Pair load_pair(FloatTag d, const bf16* p) {
   return {hn::BitCast(d, hn::ShiftLeft<16>(both)), hn::BitCast(d, hn::And(both, hn::Set(d32, 0xffff0000u)))};
 }
 
-// Each run of 2 kLanes elements as its even ones and its odd ones; what is left behind the last whole run as it is.
+// Each run of 2 kLanes elements as its even ones and its odd ones; what is left behind the last whole run as
+// it is.
 void split_rows(const float* x, Index k, float* to) {
   Index i = 0;
   for (; i + 2 * kLanes <= k; i += 2 * kLanes)
@@ -48,8 +49,9 @@ void split_rows(const float* x, Index k, float* to) {
 
 // Products of kN rows of W with kM rows of x: the order of additions does not depend on kN or kM.
 template <int kN, int kM, class T>
-HWY_NOINLINE void dot_rows(const T* HWY_RESTRICT w, Index w_stride, const float* HWY_RESTRICT x, Index x_stride, Index k,
-                           const float* bias, float* HWY_RESTRICT out, Index out_stride) {
+HWY_NOINLINE void dot_rows(const T* HWY_RESTRICT w, Index w_stride, const float* HWY_RESTRICT x,
+                           Index x_stride, Index k, const float* bias, float* HWY_RESTRICT out,
+                           Index out_stride) {
   const FloatTag d;
   FloatVec first[kN * kM], second[kN * kM];
   ASHLAR_UNROLL
@@ -59,7 +61,8 @@ HWY_NOINLINE void dot_rows(const T* HWY_RESTRICT w, Index w_stride, const float*
     // W is read in order, kN rows at a time.
     const char* ahead = reinterpret_cast<const char*>(w + kN * i) + kFarBytes;
     ASHLAR_UNROLL
-    for (Index line = 0; line < kN * 2 * kLanes * static_cast<Index>(sizeof(T)); line += 64) prefetch_far(ahead + line);
+    for (Index line = 0; line < kN * 2 * kLanes * static_cast<Index>(sizeof(T)); line += 64)
+      prefetch_far(ahead + line);
     Pair rows[kM];
     ASHLAR_UNROLL
     for (int m = 0; m < kM; ++m) rows[m] = load_pair(d, x + m * x_stride + i);
@@ -90,7 +93,8 @@ HWY_INLINE void dot_tokens(const Dense& a, const T* w, Index w_stride, Index n) 
   const float* bias = a.bias ? a.bias.data + n : nullptr;
   Index m = 0;
   for (; m + kTokenRows <= tokens; m += kTokenRows)
-    dot_rows<kN, kTokenRows>(w, w_stride, a.x.at(m), a.x.strides[0], k, bias, a.out.at(m, n), a.out.strides[0]);
+    dot_rows<kN, kTokenRows>(w, w_stride, a.x.at(m), a.x.strides[0], k, bias, a.out.at(m, n),
+                             a.out.strides[0]);
   for (; m < tokens; ++m) dot_rows<kN, 1>(w, w_stride, a.x.at(m), a.x.strides[0], k, bias, a.out.at(m, n), 0);
 }
 
@@ -158,8 +162,9 @@ HWY_EXPORT(pack_panel);
 namespace {
 
 constexpr std::string_view kOp = "dense";
-constexpr Index kTileRows = 128, kTileColumns = 128;  // fixed: a result depends on neither threads nor other rows
-constexpr Index kRowUnit = 16;                        // a short tile is padded to a multiple of this
+constexpr Index kTileRows = 128,
+                kTileColumns = 128;  // fixed: a result depends on neither threads nor other rows
+constexpr Index kRowUnit = 16;       // a short tile is padded to a multiple of this
 
 void check(const Dense& a) {
   const Index m = a.x.shape[0], n = a.weight.rows(), k = a.weight.columns();
@@ -180,7 +185,7 @@ void decode(Dense a, CpuExec& exec) {
     a.x = split;
   }
   const Index row_bytes = std::max<Index>(1, k * (wide ? 4 : 2));
-  const Index task_bytes = std::clamp<Index>(n * row_bytes / (8 * exec.threads()), 65536, 524288);
+  const Index task_bytes = std::clamp<Index>(n * row_bytes / (8 * exec.threads()), 65536, 262144);
   const Index step = std::max<Index>(4, task_bytes / row_bytes / 4 * 4);
   exec.parallel_for((n + step - 1) / step, [&](Index task, int) {
     const Index begin = task * step, end = std::min(n, begin + step);
@@ -191,8 +196,8 @@ void decode(Dense a, CpuExec& exec) {
   });
 }
 
-// Rows of x packed one after another, as the products want them: the caller's, or a copy of those that are not; the last
-// tile's are padded with zero rows.
+// Rows of x packed one after another, as the products want them: the caller's, or a copy of those that are
+// not; the last tile's are padded with zero rows.
 struct PackedRows {
   PackedRows(const Dense& a, CpuScratch& scratch) {
     const Index m = a.x.shape[0], k = a.x.shape[1], whole = m / kTileRows * kTileRows;
@@ -213,8 +218,8 @@ struct PackedRows {
   Index tail_begin, padded, stride;
 };
 
-// Tiles of 128 rows and panels of 128 output columns; an unpacked weight is packed panel by panel, for as many row tiles
-// as one task has.
+// Tiles of 128 rows and panels of 128 output columns; an unpacked weight is packed panel by panel, for as
+// many row tiles as one task has.
 void prefill(const Dense& a, CpuExec& exec) {
   const Index m = a.x.shape[0], n = a.weight.rows(), k = a.weight.columns();
   const Index panels = (n + kTileColumns - 1) / kTileColumns, tiles = (m + kTileRows - 1) / kTileRows;
@@ -240,11 +245,13 @@ void prefill(const Dense& a, CpuExec& exec) {
     const Index panel = task % panels, group = task / panels;
     const Index column = panel * kTileColumns, columns = std::min(kTileColumns, n - column);
     const float* b = packed ? a.weight.packed().data() + column * k : panel_memory.at(worker);
-    if (!packed) ASHLAR_DISPATCH(exec, pack_panel)(a.weight.values(), column, columns, panel_memory.at(worker));
+    if (!packed)
+      ASHLAR_DISPATCH(exec, pack_panel)(a.weight.values(), column, columns, panel_memory.at(worker));
     float* const out = out_memory.at(worker);
     for (Index tile = tiles * group / groups; tile < tiles * (group + 1) / groups; ++tile) {
       const Index row = tile * kTileRows, rows = std::min(kTileRows, m - row);
-      products[rows < kTileRows][columns < kTileColumns]->multiply(x.row(row), b, out, product_memory.at(worker));
+      products[rows < kTileRows][columns < kTileColumns]->multiply(x.row(row), b, out,
+                                                                   product_memory.at(worker));
       for (Index r = 0; r < rows; ++r) {
         float* to = a.out.at(row + r, column);
         if (a.bias)
@@ -279,8 +286,8 @@ void DenseWeight::pack(CpuExec& exec) {
 void dense(const Dense& a, CpuExec& exec) {
   check(a);
   const bool decoding = a.phase == Phase::decode;
-  trace(exec, kOp, decoding ? std::string_view("matrix-vector") : Gemm::library(), to_string(a.x.shape), " x ",
-        to_string(a.weight.values().shape), "^T ", name(a.weight.values().dtype),
+  trace(exec, kOp, decoding ? std::string_view("matrix-vector") : Gemm::library(), to_string(a.x.shape),
+        " x ", to_string(a.weight.values().shape), "^T ", name(a.weight.values().dtype),
         decoding || a.weight.packed() ? "" : " packed in the call");
   if (a.x.shape[0] == 0 || a.weight.rows() == 0) return;
   if (decoding)

@@ -7,10 +7,10 @@
 #include "ashlar/core/cpu_exec.hpp"
 #include "hwy/targets.h"
 
-// ASHLAR_DISPATCH(exec, F)(args...): the function kernels::F that HWY_EXPORT(F) exported in namespace kernels, compiled
-// for exec's instruction set (not for the process-wide one that Highway would choose).
-#define ASHLAR_DISPATCH(exec, F)                                                          \
-  (*kernels::HWY_DISPATCH_TABLE(F)[::ashlar::detail::dispatch_index(                      \
+// ASHLAR_DISPATCH(exec, F)(args...): the function kernels::F that HWY_EXPORT(F) exported in namespace
+// kernels, compiled for exec's instruction set (not for the process-wide one that Highway would choose).
+#define ASHLAR_DISPATCH(exec, F)                                     \
+  (*kernels::HWY_DISPATCH_TABLE(F)[::ashlar::detail::dispatch_index( \
       (exec).isa(), sizeof(kernels::HWY_DISPATCH_TABLE(F)) / sizeof(void*))])
 
 namespace ashlar {
@@ -31,8 +31,8 @@ constexpr std::int64_t highway_target(Isa isa) {
   }
 }
 
-// Row of HWY_EXPORT's table: ascending bits of the target after one reserved entry, the fallback last; a build for one
-// target has one row.
+// Row of HWY_EXPORT's table: ascending bits of the target after one reserved entry, the fallback last; a
+// build for one target has one row.
 inline std::size_t dispatch_index(Isa isa, std::size_t rows) {
   if (rows == 1) return 0;
   const std::int64_t shifted = HWY_CHOSEN_TARGET_SHIFT(highway_target(isa));
@@ -46,13 +46,13 @@ void print(const std::string& line);
 
 }  // namespace detail
 
-// One line of ASHLAR_VERBOSE=1: "ashlar: <op> <what...> kernel=<kernel> isa=<isa> threads=<n>". `kernel` may add in
-// brackets why a faster one was refused.
+// One line of ASHLAR_VERBOSE=1: "ashlar: <op> <what...> kernel=<kernel> isa=<isa> threads=<n>". `kernel` may
+// add in brackets why a faster one was refused.
 template <class... Parts>
 void trace(const CpuExec& exec, std::string_view op, std::string_view kernel, const Parts&... what) {
   if (!exec.verbose()) return;
-  detail::print(concat(op, " ", what..., " kernel=", kernel, " ", detail::isa_reason(exec.isa()), " threads=",
-                       exec.threads()));
+  detail::print(concat(op, " ", what..., " kernel=", kernel, " ", detail::isa_reason(exec.isa()),
+                       " threads=", exec.threads()));
 }
 
 }  // namespace v0

@@ -8,8 +8,9 @@ namespace ashlar {
 inline namespace v0 {
 
 // The library's product of f32 matrices in memory, on one thread: oneDNN, or Eigen where that is absent.
-// C [m, n] = A [m, k] B [k, n], row-major, packed. oneDNN chooses among kernels that add up in different orders by the
-// strides, not by m: with packed matrices a row's result is the same bits for every m. (Measured, and tested.)
+// C [m, n] = A [m, k] B [k, n], row-major, packed. oneDNN chooses among kernels that add up in different
+// orders by the strides, not by m: with packed matrices a row's result is the same bits for every m.
+// (Measured, and tested.)
 class Gemm {
  public:
   virtual ~Gemm() = default;

@@ -27,7 +27,9 @@ class EigenGemm : public Gemm {
 
 }  // namespace
 
-std::shared_ptr<const Gemm> Gemm::make(Index m, Index k, Index n) { return std::make_shared<EigenGemm>(m, k, n); }
+std::shared_ptr<const Gemm> Gemm::make(Index m, Index k, Index n) {
+  return std::make_shared<EigenGemm>(m, k, n);
+}
 
 std::string_view Gemm::library() { return "Eigen (oneDNN is not in this build)"; }
 

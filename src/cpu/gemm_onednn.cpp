@@ -36,7 +36,8 @@ dnnl::engine& cpu() {
 
 class OneDnnGemm : public Gemm {
  public:
-  OneDnnGemm(Index m, Index k, Index n) : a_({m, k}, kType, kRows), b_({k, n}, kType, kRows), c_({m, n}, kType, kRows) {
+  OneDnnGemm(Index m, Index k, Index n)
+      : a_({m, k}, kType, kRows), b_({k, n}, kType, kRows), c_({m, n}, kType, kRows) {
     const OneThread guard;
     // The library's own scratchpad is one a thread that made a primitive: other threads may not use it.
     dnnl::primitive_attr attributes;
@@ -74,7 +75,8 @@ std::shared_ptr<const Gemm> Gemm::make(Index m, Index k, Index n) {
   try {
     return std::make_shared<OneDnnGemm>(m, k, n);
   } catch (const dnnl::error& e) {
-    throw Error("BackendFailure", concat("dense: oneDNN refused a product of ", m, "x", k, "x", n, ": ", std::string_view(e.what())));
+    throw Error("BackendFailure", concat("dense: oneDNN refused a product of ", m, "x", k, "x", n, ": ",
+                                         std::string_view(e.what())));
   }
 }
 

@@ -54,7 +54,8 @@ void check(const LinearRecurrence& a) {
   expect_shape(kOp, "v", a.v, a.v.shape);
   expect_shape(kOp, "out", a.out, a.v.shape);
   if (heads == 0 || dk == 0 || dv == 0)
-    refuse(kOp, "k has shape ", to_string(a.k.shape), " and v ", to_string(a.v.shape), ", expected heads and channels");
+    refuse(kOp, "k has shape ", to_string(a.k.shape), " and v ", to_string(a.v.shape),
+           ", expected heads and channels");
   if (key_heads == 0 || heads % key_heads != 0)
     refuse(kOp, "v has ", heads, " heads, expected a multiple of the ", key_heads, " of k");
   if (a.g) expect_shape(kOp, "g", a.g, {tokens, heads});
@@ -64,10 +65,12 @@ void check(const LinearRecurrence& a) {
     for (Index t = 0; t < tokens; ++t)
       for (Index h = 0; h < heads; ++h)
         if (!(a.g(t, h) <= 0))
-          refuse(kOp, "g[", t, ", ", h, "] is ", static_cast<double>(a.g(t, h)), ", expected a log decay <= 0");
+          refuse(kOp, "g[", t, ", ", h, "] is ", static_cast<double>(a.g(t, h)),
+                 ", expected a log decay <= 0");
   if (a.states.empty()) return;
   if (static_cast<Index>(a.states.size()) != a.offsets.count())
-    refuse(kOp, "there are ", a.states.size(), " states, expected one for each of ", a.offsets.count(), " sequences");
+    refuse(kOp, "there are ", a.states.size(), " states, expected one for each of ", a.offsets.count(),
+           " sequences");
   for (const RecurrentState* s : a.states)
     if (s == nullptr || s->heads() != heads || s->key_dim() != dk || s->value_dim() != dv)
       refuse(kOp, "a state has shape ",
@@ -97,17 +100,19 @@ void linear_recurrence(const LinearRecurrence& a, CpuExec& exec) {
   const Index tokens = a.v.shape[0], heads = a.v.shape[1], dv = a.v.shape[2];
   const Index sequences = a.offsets.count(), dk = a.k.shape[2];
   const bool decay = static_cast<bool>(a.g), delta = static_cast<bool>(a.beta);
-  // A head's panels share the copies of its keys and queries; they are spread over the threads when heads are few.
+  // A head's panels share the copies of its keys and queries; they are spread over the threads when heads are
+  // few.
   const Index panels = (dv + RecurrentState::kPanel - 1) / RecurrentState::kPanel;
   const Index parts = sequences * heads >= 2 * exec.threads() ? 1 : panels;
-  const Index width = parts == 1 ? dv : RecurrentState::kPanel, state_size = dk * (panels / parts) * RecurrentState::kPanel;
-  trace(exec, kOp, tokens <= sequences ? "step" : "recurrent (blocks of 4 tokens)", "k", to_string(a.k.shape), " v",
-        to_string(a.v.shape), " sequences=", sequences, decay ? " decay" : "", delta ? " delta" : "");
+  const Index width = parts == 1 ? dv : RecurrentState::kPanel,
+              state_size = dk * (panels / parts) * RecurrentState::kPanel;
+  trace(exec, kOp, tokens <= sequences ? "step" : "recurrent (blocks of 4 tokens)", "k", to_string(a.k.shape),
+        " v", to_string(a.v.shape), " sequences=", sequences, decay ? " decay" : "", delta ? " delta" : "");
 
   CpuScratch scratch(exec);
   const auto work = scratch.floats(exec.threads(), kernels::RecurrenceTask::scratch_size(width));
   const auto zero_state = scratch.floats(exec.threads(), a.states.empty() ? state_size : 0);
-  exec.parallel_for(sequences * heads * parts, [&](Index i, int worker) {
+  auto run = [&](Index i, int worker) {
     const Index part = i % parts, h = i / parts % heads, n = i / parts / heads;
     auto task = task_of(a, n, h, part * width, std::min(width, dv - part * width));
     if (task.tokens == 0) return;
@@ -119,6 +124,11 @@ void linear_recurrence(const LinearRecurrence& a, CpuExec& exec) {
       task.state = a.states[static_cast<std::size_t>(n)]->panel(h, part);
     }
     ASHLAR_DISPATCH(exec, run_recurrence)(decay, delta, task);
+  };
+  // Neighbours in memory go to one worker, which fetches the next state while it updates one.
+  const Index items = sequences * heads * parts, together = std::max<Index>(1, items / (8 * exec.threads()));
+  exec.parallel_for((items + together - 1) / together, [&](Index first, int worker) {
+    for (Index i = first * together; i < std::min(items, (first + 1) * together); ++i) run(i, worker);
   });
 }
 

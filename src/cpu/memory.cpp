@@ -17,12 +17,12 @@ constexpr std::size_t kLine = 64, kHugePage = std::size_t{2} << 20;
 }  // namespace
 
 void* allocate(std::size_t bytes) {
-  const std::size_t align = bytes >= 2 * kHugePage ? kHugePage : kLine;
-  const std::size_t rounded = (bytes + align - 1) / align * align;
-  void* p = rounded < bytes ? nullptr : std::aligned_alloc(align, rounded == 0 ? align : rounded);
+  const std::size_t align = bytes >= kHugePage ? kHugePage : kLine;
+  void* p = nullptr;
+  if (posix_memalign(&p, align, bytes == 0 ? kLine : bytes) != 0) p = nullptr;
   if (p == nullptr) throw Error("OutOfMemory", concat("Tensor: no memory for ", bytes, " bytes"));
 #ifdef __linux__
-  if (align == kHugePage) madvise(p, rounded, MADV_HUGEPAGE);
+  if (align == kHugePage) madvise(p, bytes / kHugePage * kHugePage, MADV_HUGEPAGE);
 #endif
   return p;
 }

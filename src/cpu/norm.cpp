@@ -44,7 +44,8 @@ void scale_row(const float* x, float scale, const float* weight, float weight_of
     const Index left = n - i;
     const bool whole = left >= lanes;
     auto y = hn::Mul(s, whole ? hn::LoadU(d, x + i) : load_n(d, x + i, left));
-    if (weight) y = hn::Mul(y, hn::Add(offset, whole ? hn::LoadU(d, weight + i) : load_n(d, weight + i, left)));
+    if (weight)
+      y = hn::Mul(y, hn::Add(offset, whole ? hn::LoadU(d, weight + i) : load_n(d, weight + i, left)));
     if (gate) y = hn::Mul(y, activation(f, d, whole ? hn::LoadU(d, gate + i) : load_n(d, gate + i, left)));
     if (whole)
       hn::StoreU(y, d, out + i);
@@ -73,8 +74,8 @@ void l2_norm_rows(const L2Norm& a, Index begin, Index end) {
   for (Index row = begin; row < end; ++row) {
     const Index t = row / heads, h = row % heads;
     const float* x = a.x.at(t, h);
-    scale_row(x, a.scale / std::sqrt(sum_of_squares(x, dim) + a.eps), nullptr, 0, nullptr, Activation::identity,
-              a.out.at(t, h), dim);
+    scale_row(x, a.scale / std::sqrt(sum_of_squares(x, dim) + a.eps), nullptr, 0, nullptr,
+              Activation::identity, a.out.at(t, h), dim);
   }
 }
 

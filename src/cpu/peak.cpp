@@ -20,17 +20,22 @@ inline namespace v0 {
 namespace kernels {
 namespace HWY_NAMESPACE {
 
-// 12 chains of `steps` multiply-adds; returns their number of flops. The sum goes to *sink so that it is computed.
+// 12 chains of `steps` multiply-adds; returns their number of flops. The sum goes to *sink so that it is
+// computed.
 double multiply_add(Index steps, float* sink) {
   const FloatTag d;
   const auto b = hn::Set(d, 0.999f), c = hn::Set(d, 0.001f);
   const auto at = [&](float x) { return hn::Set(d, x + *sink); };  // 12 different chains
-  auto x0 = at(0), x1 = at(1), x2 = at(2), x3 = at(3), x4 = at(4), x5 = at(5), x6 = at(6), x7 = at(7), x8 = at(8);
+  auto x0 = at(0), x1 = at(1), x2 = at(2), x3 = at(3), x4 = at(4), x5 = at(5), x6 = at(6), x7 = at(7),
+       x8 = at(8);
   auto x9 = at(9), x10 = at(10), x11 = at(11);
   for (Index i = 0; i < steps; ++i) {
-    x0 = hn::MulAdd(x0, b, c), x1 = hn::MulAdd(x1, b, c), x2 = hn::MulAdd(x2, b, c), x3 = hn::MulAdd(x3, b, c);
-    x4 = hn::MulAdd(x4, b, c), x5 = hn::MulAdd(x5, b, c), x6 = hn::MulAdd(x6, b, c), x7 = hn::MulAdd(x7, b, c);
-    x8 = hn::MulAdd(x8, b, c), x9 = hn::MulAdd(x9, b, c), x10 = hn::MulAdd(x10, b, c), x11 = hn::MulAdd(x11, b, c);
+    x0 = hn::MulAdd(x0, b, c), x1 = hn::MulAdd(x1, b, c), x2 = hn::MulAdd(x2, b, c),
+    x3 = hn::MulAdd(x3, b, c);
+    x4 = hn::MulAdd(x4, b, c), x5 = hn::MulAdd(x5, b, c), x6 = hn::MulAdd(x6, b, c),
+    x7 = hn::MulAdd(x7, b, c);
+    x8 = hn::MulAdd(x8, b, c), x9 = hn::MulAdd(x9, b, c), x10 = hn::MulAdd(x10, b, c),
+    x11 = hn::MulAdd(x11, b, c);
   }
   x0 = hn::Add(hn::Add(hn::Add(x0, x1), hn::Add(x2, x3)), hn::Add(hn::Add(x4, x5), hn::Add(x6, x7)));
   *sink = sum(d, hn::Add(x0, hn::Add(hn::Add(x8, x9), hn::Add(x10, x11))));
@@ -125,7 +130,9 @@ Peak measure_peak(CpuExec& exec) {
   Peak peak;
   peak.read_bytes = read_rate(exec, memory);
   peak.copy_bytes =
-      2 * best_rate(6, [&] { return stream(exec, memory, [&](float* p, Index n) { ASHLAR_DISPATCH(exec, update_all)(p, n); }); });
+      2 * best_rate(6, [&] {
+        return stream(exec, memory, [&](float* p, Index n) { ASHLAR_DISPATCH(exec, update_all)(p, n); });
+      });
   constexpr Index kSteps = 2'000'000;
   peak.fma_flops = best_rate(10, [&] {
     std::atomic<double> flops{0};

@@ -8,8 +8,8 @@
 namespace ashlar {
 inline namespace v0 {
 
-// f(begin, end) or f(begin, end, worker) over parts of [0, rows) that are worth a worker's while: about 32 thousand
-// elements each, so that a single token's row stays on the calling thread.
+// f(begin, end) or f(begin, end, worker) over parts of [0, rows) that are worth a worker's while: about 32
+// thousand elements each, so that a single token's row stays on the calling thread.
 template <class F>
 void parallel_rows(CpuExec& exec, Index rows, Index elements_a_row, F&& f) {
   constexpr Index kGrain = 32768;

@@ -18,7 +18,9 @@ inline namespace v0 {
 namespace kernels {
 namespace HWY_NAMESPACE {
 
-void run_band(const AttentionTile& tile, Index left, Index right) { attend_tile(tile, BandPattern{left, right}); }
+void run_band(const AttentionTile& tile, Index left, Index right) {
+  attend_tile(tile, BandPattern{left, right});
+}
 
 }  // namespace HWY_NAMESPACE
 }  // namespace kernels
@@ -41,11 +43,14 @@ void check(const SoftmaxAttention& a) {
   const auto [tokens, heads, dim] = a.q.shape;
   expect_shape(kOp, "q", a.q, a.q.shape);
   a.offsets.check(kOp, tokens);
-  if (heads == 0 || dim == 0) refuse(kOp, "q has shape ", to_string(a.q.shape), ", expected heads and channels");
+  if (heads == 0 || dim == 0)
+    refuse(kOp, "q has shape ", to_string(a.q.shape), ", expected heads and channels");
   if (a.window < 0) refuse(kOp, "window is ", a.window, ", expected 0 (none) or more");
-  if (a.window > 0 && !a.causal) refuse(kOp, "window is ", a.window, " without causal, expected causal attention");
+  if (a.window > 0 && !a.causal)
+    refuse(kOp, "window is ", a.window, " without causal, expected causal attention");
   if (static_cast<Index>(a.sequences.size()) != a.offsets.count())
-    refuse(kOp, "there are keys and values of ", a.sequences.size(), " sequences, expected ", a.offsets.count());
+    refuse(kOp, "there are keys and values of ", a.sequences.size(), " sequences, expected ",
+           a.offsets.count());
   if (a.sequences.empty()) return;
   const Index kv_heads = a.sequences[0].k.shape[1], value_dim = a.sequences[0].v.shape[2];
   if (kv_heads == 0 || heads % kv_heads != 0)
@@ -58,7 +63,8 @@ void check(const SoftmaxAttention& a) {
     expect_shape(kOp, "v", v, {keys, kv_heads, value_dim});
     if (keys >= kEverything) refuse(kOp, "a sequence has ", keys, " keys, expected fewer than 2^30");
     if (a.causal && queries > keys)
-      refuse(kOp, "sequence ", n, " has ", queries, " queries and ", keys, " keys, expected as many keys when causal");
+      refuse(kOp, "sequence ", n, " has ", queries, " queries and ", keys,
+             " keys, expected as many keys when causal");
   }
 }
 
@@ -68,18 +74,20 @@ void softmax_attention(const SoftmaxAttention& a, CpuExec& exec) {
   check(a);
   const Index tokens = a.q.shape[0], heads = a.q.shape[1], dim = a.q.shape[2];
   if (tokens == 0) return;
-  const Index kv_heads = a.sequences[0].k.shape[1], value_dim = a.sequences[0].v.shape[2], group = heads / kv_heads;
+  const Index kv_heads = a.sequences[0].k.shape[1], value_dim = a.sequences[0].v.shape[2],
+              group = heads / kv_heads;
   const Index queries_a_tile = kernels::AttentionTile::queries_a_tile(group);
   const Index left = a.window > 0 ? a.window - 1 : kEverything, right = a.causal ? 0 : kEverything;
-  trace(exec, kOp, "tiled online softmax", "q", to_string(a.q.shape), " kv_heads=", kv_heads, " sequences=",
-        a.sequences.size(), a.causal ? " causal" : " full", " window=", a.window);
+  trace(exec, kOp, "tiled online softmax", "q", to_string(a.q.shape), " kv_heads=", kv_heads,
+        " sequences=", a.sequences.size(), a.causal ? " causal" : " full", " window=", a.window);
 
   // Tiles of a sequence start at row begin / queries_a_tile + n: room for one partial tile each.
   const Index sequences = a.offsets.count();
   auto tiles_before = [&](Index n) { return a.offsets.begin(n) / queries_a_tile + n; };
   const Index tiles = tokens / queries_a_tile + sequences;
   CpuScratch scratch(exec);
-  const auto work = scratch.floats(exec.threads(), kernels::AttentionTile::scratch_size(group, dim, value_dim));
+  const auto work =
+      scratch.floats(exec.threads(), kernels::AttentionTile::scratch_size(group, dim, value_dim));
   exec.parallel_for(tiles * kv_heads, [&](Index i, int worker) {
     // Late tiles of a causal sequence are the longest: they go first.
     const Index head = i % kv_heads, slot = tiles - 1 - i / kv_heads;

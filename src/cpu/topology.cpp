@@ -35,7 +35,8 @@ int physical_cores() {
     for (int cpu = 0; cpu < CPU_SETSIZE; ++cpu) {
       if (!CPU_ISSET(cpu, &mask)) continue;
       std::string list;
-      std::ifstream("/sys/devices/system/cpu/cpu" + std::to_string(cpu) + "/topology/thread_siblings_list") >> list;
+      std::ifstream("/sys/devices/system/cpu/cpu" + std::to_string(cpu) + "/topology/thread_siblings_list") >>
+          list;
       siblings.insert(list.empty() ? std::to_string(cpu) : list);
     }
     cores = static_cast<int>(siblings.size());

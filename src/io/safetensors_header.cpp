@@ -80,23 +80,17 @@ class HeaderHandler final : public JsonHandler {
     if (at_ == At::ignored) return ignored_depth_ == 0 ? to(At::field) : true;
     const std::string_view tensor = header_.entries.empty() ? "" : shortened(entry().name);
     switch (at_) {
-      case At::metadata:
-        fail("__metadata__ is ", found, ", expected an object of strings");
-      case At::metadata_string:
-        fail("__metadata__ holds ", found, ", expected strings alone");
-      case At::dtype:
-        fail("the dtype of \"", tensor, "\" is ", found, ", expected a string");
-      case At::shape:
-        fail("the shape of \"", tensor, "\" is ", found, ", expected an array");
+      case At::metadata: fail("__metadata__ is ", found, ", expected an object of strings");
+      case At::metadata_string: fail("__metadata__ holds ", found, ", expected strings alone");
+      case At::dtype: fail("the dtype of \"", tensor, "\" is ", found, ", expected a string");
+      case At::shape: fail("the shape of \"", tensor, "\" is ", found, ", expected an array");
       case At::extents:
         fail("the shape of \"", tensor, "\" holds ", found, ", expected integers from 0 to 2^64 - 1");
       case At::offsets:
       case At::places:
         fail("the data_offsets of \"", tensor, "\" hold ", found, ", expected two integers from 0");
-      case At::tensor:
-        fail("the tensor \"", tensor, "\" is ", found, ", expected an object");
-      default:
-        fail("the header is ", found, ", expected an object");
+      case At::tensor: fail("the tensor \"", tensor, "\" is ", found, ", expected an object");
+      default: fail("the header is ", found, ", expected an object");
     }
   }
 
@@ -134,34 +128,20 @@ class HeaderHandler final : public JsonHandler {
   bool start_object(std::size_t) override {
     enter(kJsonDepth);
     switch (at_) {
-      case At::start:
-        return to(At::name);
-      case At::metadata:
-        return to(At::metadata_key);
-      case At::tensor:
-        fields_ = 0;
-        return to(At::field);
-      case At::ignored:
-        ++ignored_depth_;
-        return true;
-      default:
-        return other("an object");
+      case At::start: return to(At::name);
+      case At::metadata: return to(At::metadata_key);
+      case At::tensor: fields_ = 0; return to(At::field);
+      case At::ignored: ++ignored_depth_; return true;
+      default: return other("an object");
     }
   }
   bool start_array(std::size_t) override {
     enter(kJsonDepth);
     switch (at_) {
-      case At::shape:
-        shape_.clear();
-        return to(At::extents);
-      case At::offsets:
-        places_ = 0;
-        return to(At::places);
-      case At::ignored:
-        ++ignored_depth_;
-        return true;
-      default:
-        return other("an array");
+      case At::shape: shape_.clear(); return to(At::extents);
+      case At::offsets: places_ = 0; return to(At::places);
+      case At::ignored: ++ignored_depth_; return true;
+      default: return other("an array");
     }
   }
   bool key(std::string& s) override {

@@ -117,22 +117,15 @@ struct Decoder::Flow {
     switch (stages[i].kind) {
       case Kind::byte_level:
       case Kind::byte_fallback:
-      case Kind::bpe:
-        state.held += s;
-        return;
+      case Kind::bpe: state.held += s; return;
       case Kind::replace:
         state.held += s;
         if (!stages[i].pattern.regex) replace(i, false);
         return;
-      case Kind::fuse:
-        return text(i + 1, s);
-      case Kind::strip:
-        return strip(i, s);
-      case Kind::metaspace:
-        return metaspace(i, s);
-      case Kind::spaces:
-        begin_spaced(i);
-        return text(i + 1, s);
+      case Kind::fuse: return text(i + 1, s);
+      case Kind::strip: return strip(i, s);
+      case Kind::metaspace: return metaspace(i, s);
+      case Kind::spaces: begin_spaced(i); return text(i + 1, s);
     }
   }
 
@@ -140,17 +133,14 @@ struct Decoder::Flow {
     if (i == stages.size()) return;
     StageState& state = states[i];
     switch (stages[i].kind) {
-      case Kind::fuse:
-        return;
+      case Kind::fuse: return;
       case Kind::byte_level: {
         std::string valid;
         state.repair.push(byte_level_bytes(state.held), valid);
         state.held.clear();
         return text(i + 1, valid);
       }
-      case Kind::replace:
-        replace(i, true);
-        break;
+      case Kind::replace: replace(i, true); break;
       case Kind::byte_fallback:
         if (const int b = fallback_byte(state.held); b >= 0) {
           state.run += static_cast<char>(b);
@@ -167,12 +157,8 @@ struct Decoder::Flow {
         state.held.clear();
         state.flag = true;
         return;
-      case Kind::strip:
-        state.count = 0, state.tokens = 0, state.begun = false;
-        break;
-      case Kind::metaspace:
-        ++state.tokens;
-        break;
+      case Kind::strip: state.count = 0, state.tokens = 0, state.begun = false; break;
+      case Kind::metaspace: ++state.tokens; break;
       case Kind::spaces:
         begin_spaced(i);
         state.begun = false;

@@ -136,19 +136,13 @@ std::string_view Normalizer::apply(std::string_view text, std::string& buffer) c
         if (is_ascii(text)) continue;
         unicode_form(text, s.compose, s.compatibility, next);
         break;
-      case Kind::lowercase:
-        lowercase(text, next);
-        break;
-      case Kind::strip:
-        text = strip(text, s.left, s.right);
-        continue;
+      case Kind::lowercase: lowercase(text, next); break;
+      case Kind::strip: text = strip(text, s.left, s.right); continue;
       case Kind::prepend:
         if (text.empty()) continue;
         next.append(s.content).append(text);
         break;
-      case Kind::replace:
-        replace_matches(s.pattern, s.content, text, next);
-        break;
+      case Kind::replace: replace_matches(s.pattern, s.content, text, next); break;
     }
     if (next.size() > most)
       unsupported("the normalizers make a text more than ", kMostGrowth, " times longer");

@@ -70,34 +70,26 @@ class Translator {
 
   void step() {
     switch (in_[i_]) {
-      case '\\':
-        atom_ = out_.size();
-        return escape();
+      case '\\': atom_ = out_.size(); return escape();
       case '[':
         atom_ = out_.size();
         out_ += char_class(0);
         return;
-      case '(':
-        return open();
+      case '(': return open();
       case ')':
         if (opened_.empty()) fail("a parenthesis closes that was not opened");
         out_ += take(1);
         atom_ = opened_.back();
         opened_.pop_back();
         return;
-      case '{':
-        return interval();
+      case '{': return interval();
       case '*':
       case '+':
       case '?':
       case '|':
       case '^':
-      case '$':
-        out_ += take(1);
-        return;
-      default:
-        atom_ = out_.size();
-        out_ += take_char();
+      case '$': out_ += take(1); return;
+      default: atom_ = out_.size(); out_ += take_char();
     }
   }
 
@@ -169,26 +161,13 @@ class Translator {
     if (i_ + 1 >= in_.size()) fail("it ends in a backslash");
     std::string_view set;
     switch (in_[i_ + 1]) {
-      case 's':
-        set = kSpace;
-        break;
-      case 'S':
-        set = kNotSpace;
-        break;
-      case 'w':
-        set = kWord;
-        break;
-      case 'W':
-        set = kNotWord;
-        break;
-      case 'h':
-        set = kHex;
-        break;
-      case 'H':
-        set = kNotHex;
-        break;
-      default:
-        return {};
+      case 's': set = kSpace; break;
+      case 'S': set = kNotSpace; break;
+      case 'w': set = kWord; break;
+      case 'W': set = kNotWord; break;
+      case 'h': set = kHex; break;
+      case 'H': set = kNotHex; break;
+      default: return {};
     }
     i_ += 2;
     return set;

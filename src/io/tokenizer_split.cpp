@@ -130,10 +130,8 @@ void PreTokenizer::split(std::string_view text, bool first, Scratch& scratch, co
 void PreTokenizer::run(std::size_t stage, Piece piece, Scratch& scratch, const Sink& sink) const {
   if (stage == stages_.size()) return sink(piece.text);
   switch (stages_[stage].kind) {
-    case Kind::byte_level:
-      return byte_level(stage, piece, scratch, sink);
-    case Kind::metaspace:
-      return metaspace(stage, piece, scratch, sink);
+    case Kind::byte_level: return byte_level(stage, piece, scratch, sink);
+    case Kind::metaspace: return metaspace(stage, piece, scratch, sink);
     case Kind::split:
       divide(stage, piece.text, scratch, [&](std::size_t begin, std::size_t end) {
         run(stage + 1, {piece.text.substr(begin, end - begin), piece.first && begin == 0}, scratch, sink);
@@ -196,20 +194,13 @@ void PreTokenizer::divide(std::size_t stage, std::string_view text, Scratch& scr
     const bool hit = match != s.invert;
     bool join = false;
     switch (s.behavior) {
-      case Behavior::isolated:
-        break;
+      case Behavior::isolated: break;
       case Behavior::removed:
         if (!hit && from < to) f(from, to);
         return;
-      case Behavior::merged_with_previous:
-        join = hit && !previous;
-        break;
-      case Behavior::merged_with_next:
-        join = any && previous && !hit;
-        break;
-      case Behavior::contiguous:
-        join = hit == previous;
-        break;
+      case Behavior::merged_with_previous: join = hit && !previous; break;
+      case Behavior::merged_with_next: join = any && previous && !hit; break;
+      case Behavior::contiguous: join = hit == previous; break;
     }
     if (!any || !join) flush(), begin = from;
     end = to, previous = hit, any = true;

@@ -29,20 +29,11 @@ Tensor<float, 1> to_floats(const Parameter& p) {
     for (Index i = 0; i < n; ++i) out.data()[i] = static_cast<float>(load<T>(p.data, i));
   };
   switch (p.dtype) {
-    case DType::f32:
-      convert(float{});
-      break;
-    case DType::bf16:
-      convert(bf16{});
-      break;
-    case DType::f16:
-      convert(f16{});
-      break;
-    case DType::f64:
-      convert(double{});
-      break;
-    default:
-      refuse("to_floats", "the tensor is of type ", name(p.dtype), ", expected f32, bf16, f16 or f64");
+    case DType::f32: convert(float{}); break;
+    case DType::bf16: convert(bf16{}); break;
+    case DType::f16: convert(f16{}); break;
+    case DType::f64: convert(double{}); break;
+    default: refuse("to_floats", "the tensor is of type ", name(p.dtype), ", expected f32, bf16, f16 or f64");
   }
   return out;
 }

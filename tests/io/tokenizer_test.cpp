@@ -16,31 +16,18 @@ std::string random_text(std::mt19937& rng, int length) {
   const auto pick = [&](unsigned n) { return static_cast<char32_t>(rng() % n); };
   for (int i = 0; i < length; ++i) {
     switch (pick(9)) {
-      case 0:
-        s += utf8(U" \n\r\t\u00a0\u0085\u2028\u3000"[pick(8)]);
-        break;
-      case 1:
-        s += utf8(0x300 + pick(0x70));
-        break;
-      case 2:
-        s += utf8(0xa0 + pick(0x400));
-        break;
-      case 3:
-        s += utf8(0x4e00 + pick(0x5000));
-        break;
-      case 4:
-        s += utf8(0x1f300 + pick(0x300));
-        break;
+      case 0: s += utf8(U" \n\r\t\u00a0\u0085\u2028\u3000"[pick(8)]); break;
+      case 1: s += utf8(0x300 + pick(0x70)); break;
+      case 2: s += utf8(0xa0 + pick(0x400)); break;
+      case 3: s += utf8(0x4e00 + pick(0x5000)); break;
+      case 4: s += utf8(0x1f300 + pick(0x300)); break;
       case 5: {
         const char32_t c = 1 + pick(0x10fffe);
         s += utf8(c >= 0xd800 && c < 0xe000 ? U'x' : c);
         break;
       }
-      case 6:
-        s += ' ';
-        [[fallthrough]];
-      default:
-        s += static_cast<char>(0x20 + pick(0x5f));
+      case 6: s += ' '; [[fallthrough]];
+      default: s += static_cast<char>(0x20 + pick(0x5f));
     }
   }
   return s;

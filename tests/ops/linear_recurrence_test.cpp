@@ -59,7 +59,7 @@ bool same(std::span<const float> a, std::span<const float> b) {
   return a.size() == b.size() && std::memcmp(a.data(), b.data(), a.size_bytes()) == 0;
 }
 
-const Shape kShapes[] = {{1, 1, 1, 1, 1},    {3, 1, 1, 8, 64},   {4, 2, 2, 16, 12},   {63, 2, 4, 24, 48},
+const Shape kShapes[] = {{1, 1, 1, 1, 1},    {3, 1, 1, 8, 64},    {4, 2, 2, 16, 12},    {63, 2, 4, 24, 48},
                          {67, 1, 3, 67, 63}, {130, 2, 2, 7, 130}, {21, 1, 2, 128, 128}, {9, 1, 1, 1100, 5}};
 
 TEST(LinearRecurrence, MatchesTheEquationsInEveryVariant) {
@@ -67,8 +67,9 @@ TEST(LinearRecurrence, MatchesTheEquationsInEveryVariant) {
     for (const auto& with : {std::pair(true, true), {false, true}, {true, false}, {false, false}})
       for (const float gate : {0.5f, 20.0f, 90.0f}) {
         const bool decay = with.first, delta = with.second;
-        SCOPED_TRACE(testing::Message() << s.tokens << "x" << s.heads << "x" << s.dk << "x" << s.dv << " gate " << gate
-                                        << (decay ? " decay" : "") << (delta ? " delta" : ""));
+        SCOPED_TRACE(testing::Message()
+                     << s.tokens << "x" << s.heads << "x" << s.dk << "x" << s.dv << " gate " << gate
+                     << (decay ? " decay" : "") << (delta ? " delta" : ""));
         Inputs in(s, gate, 1);
         const RecurrentState start = random_state(s, 2);
         Tensor<double, 4> state({1, s.heads, s.dk, s.dv});
@@ -82,9 +83,11 @@ TEST(LinearRecurrence, MatchesTheEquationsInEveryVariant) {
         if (decay) exact.g = in.g.exact();
         if (delta) exact.beta = in.beta.exact();
         ref::linear_recurrence(exact, state.view());
-        // Rounding of sums of Dk products of S, each token anew, while the transition does not expand (|k| = 1).
+        // Rounding of sums of Dk products of S, each token anew, while the transition does not expand (|k| =
+        // 1).
         const double magnitude = std::max(test::largest(want.view()), test::largest(state.view()));
-        const double bound = test::kEps * magnitude * (8 + std::sqrt(double(s.dk)) + std::sqrt(double(s.tokens)));
+        const double bound =
+            test::kEps * magnitude * (8 + std::sqrt(double(s.dk)) + std::sqrt(double(s.tokens)));
         for (CpuExec& exec : test::contexts()) {
           in.out.poison();
           RecurrentState got = start;
@@ -115,7 +118,8 @@ TEST(LinearRecurrence, StaysRightAtExtremeGates) {
       Tensor<double, 4> state({1, s.heads, s.dk, s.dv});
       Tensor<double, 3> want({s.tokens, s.heads, s.dv});
       ref::linear_recurrence<double>(
-          {in.q.exact(), in.k.exact(), in.v.exact(), in.g.exact(), in.beta.exact(), want.view()}, state.view());
+          {in.q.exact(), in.k.exact(), in.v.exact(), in.g.exact(), in.beta.exact(), want.view()},
+          state.view());
       for (CpuExec& exec : test::contexts()) {
         in.out.poison();
         linear_recurrence(in.args(true, true), exec);
@@ -211,8 +215,9 @@ TEST(LinearRecurrence, RefusesBadInput) {
             "linear_recurrence: g[3, 2] is 0.500000, expected a log decay <= 0");
   EXPECT_EQ(refusal([](Inputs& in, LinearRecurrence&) { in.g.view()(5, 0) = NAN; }),
             "linear_recurrence: g[5, 0] is nan, expected a log decay <= 0");
-  EXPECT_EQ(refusal([](Inputs&, LinearRecurrence& a) { a.v = a.v.slice(1, 0, 3), a.out = a.out.slice(1, 0, 3); }),
-            "linear_recurrence: v has 3 heads, expected a multiple of the 2 of k");
+  EXPECT_EQ(
+      refusal([](Inputs&, LinearRecurrence& a) { a.v = a.v.slice(1, 0, 3), a.out = a.out.slice(1, 0, 3); }),
+      "linear_recurrence: v has 3 heads, expected a multiple of the 2 of k");
   EXPECT_EQ(refusal([](Inputs&, LinearRecurrence& a) { a.q = a.q.slice(0, 0, 5); }),
             "linear_recurrence: q has shape [5, 2, 8], expected [6, 2, 8]");
   static const std::vector<Index> overrun = {0, 4, 7}, decreasing = {0, 4, 2, 6};
@@ -222,7 +227,9 @@ TEST(LinearRecurrence, RefusesBadInput) {
             "linear_recurrence: offsets[2] is 2, less than the one before it, 4");
   static RecurrentState other(4, 8, 9);
   static RecurrentState* pointer = &other;
-  EXPECT_EQ(refusal([](Inputs&, LinearRecurrence& a) { a.states = {&pointer, 1}; }),
+  EXPECT_EQ(refusal([](Inputs&, LinearRecurrence& a) {
+              a.states = {&pointer, 1};
+            }),
             "linear_recurrence: a state has shape [4, 8, 9], expected [4, 8, 8]");
 }
 

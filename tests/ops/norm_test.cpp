@@ -34,8 +34,9 @@ TEST(RmsNorm, MatchesTheEquation) {
       rms_norm(args, exec);
       // Relative to the element: the sum of squares, three products and the gate.
       const double unit = (12 + static_cast<double>(dim) / 16) * test::kEps;
-      test::expect_close(out.view(), want.out,
-                         [&](Index i) { return unit * std::abs(expected[static_cast<std::size_t>(i)]) + 1e-37; });
+      test::expect_close(out.view(), want.out, [&](Index i) {
+        return unit * std::abs(expected[static_cast<std::size_t>(i)]) + 1e-37;
+      });
       out.expect_padding_untouched();
     }
   }
@@ -44,7 +45,9 @@ TEST(RmsNorm, MatchesTheEquation) {
 TEST(RmsNorm, RefusesShapesThatDiffer) {
   Array<3> x({2, 1, 8}), out({2, 1, 7});
   CpuExec exec;
-  EXPECT_EQ(test::refusal([&] { rms_norm({x.cview(), {}, out.view()}, exec); }),
+  EXPECT_EQ(test::refusal([&] {
+              rms_norm({x.cview(), {}, out.view()}, exec);
+            }),
             "rms_norm: out has shape [2, 1, 7], expected [2, 1, 8]");
 }
 
@@ -60,7 +63,8 @@ TEST(L2Norm, MatchesTheEquation) {
       out.poison();
       l2_norm({x.cview(), out.view(), 1e-6f, 0.5f}, exec);
       test::expect_close(out.view(), want, [&](Index i) {
-        return (6 + static_cast<double>(dim) / 16) * test::kEps * std::abs(expected[static_cast<std::size_t>(i)]);
+        return (6 + static_cast<double>(dim) / 16) * test::kEps *
+               std::abs(expected[static_cast<std::size_t>(i)]);
       });
       out.expect_padding_untouched();
     }

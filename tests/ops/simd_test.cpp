@@ -99,29 +99,41 @@ void expect_ulps(double low, double high, double limit, Run&& run, Exact&& exact
 
 TEST(Simd, ExpIsWithinOneUlp) {
   expect_ulps(
-      -87.33654, 88.72283, 1, [](CpuExec& exec, auto... a) { ASHLAR_DISPATCH(exec, test_exp)
-                                                             (a...); },
+      -87.33654, 88.72283, 1,
+      [](CpuExec& exec, auto... a) {
+        ASHLAR_DISPATCH(exec, test_exp)
+        (a...);
+      },
       [](double x) { return std::exp(x); });
 }
 
 TEST(Simd, ExpNegativeIsWithinOneUlp) {
   expect_ulps(
-      -87.33654, 0, 1, [](CpuExec& exec, auto... a) { ASHLAR_DISPATCH(exec, test_exp_negative)
-                                                      (a...); },
+      -87.33654, 0, 1,
+      [](CpuExec& exec, auto... a) {
+        ASHLAR_DISPATCH(exec, test_exp_negative)
+        (a...);
+      },
       [](double x) { return std::exp(x); });
 }
 
 TEST(Simd, Expm1NegativeIsWithinOneUlp) {
   expect_ulps(
-      -100, 0, 2, [](CpuExec& exec, auto... a) { ASHLAR_DISPATCH(exec, test_expm1_negative)
-                                                 (a...); },
+      -100, 0, 2,
+      [](CpuExec& exec, auto... a) {
+        ASHLAR_DISPATCH(exec, test_expm1_negative)
+        (a...);
+      },
       [](double x) { return std::expm1(x); });
 }
 
 TEST(Simd, SigmoidIsWithinThreeUlps) {
   expect_ulps(
-      -87.3, 100, 3, [](CpuExec& exec, auto... a) { ASHLAR_DISPATCH(exec, test_sigmoid)
-                                                    (a...); },
+      -87.3, 100, 3,
+      [](CpuExec& exec, auto... a) {
+        ASHLAR_DISPATCH(exec, test_sigmoid)
+        (a...);
+      },
       [](double x) { return 1 / (1 + std::exp(-x)); });
 }
 

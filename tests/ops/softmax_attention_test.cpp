@@ -14,20 +14,23 @@ struct Shape {
   bool causal;
 };
 
-const Shape kShapes[] = {
-    {1, 1, 1, 1, 1, 1, 0, true},       {7, 7, 2, 1, 8, 8, 0, true},        {63, 63, 4, 2, 67, 30, 0, true},
-    {130, 130, 1, 1, 16, 64, 0, true}, {97, 200, 3, 3, 24, 24, 0, true},   {200, 200, 4, 1, 16, 16, 7, true},
-    {130, 300, 2, 2, 33, 17, 64, true}, {67, 67, 2, 2, 128, 128, 500, true}, {63, 130, 6, 2, 20, 20, 0, false},
-    {130, 7, 2, 2, 16, 16, 0, false},  {1, 333, 8, 2, 64, 64, 0, true},    {1, 333, 8, 2, 64, 64, 100, true},
-    {2, 70, 100, 1, 8, 8, 0, true},    {0, 5, 2, 2, 8, 8, 0, true}};
+const Shape kShapes[] = {{1, 1, 1, 1, 1, 1, 0, true},        {7, 7, 2, 1, 8, 8, 0, true},
+                         {63, 63, 4, 2, 67, 30, 0, true},    {130, 130, 1, 1, 16, 64, 0, true},
+                         {97, 200, 3, 3, 24, 24, 0, true},   {200, 200, 4, 1, 16, 16, 7, true},
+                         {130, 300, 2, 2, 33, 17, 64, true}, {67, 67, 2, 2, 128, 128, 500, true},
+                         {63, 130, 6, 2, 20, 20, 0, false},  {130, 7, 2, 2, 16, 16, 0, false},
+                         {1, 333, 8, 2, 64, 64, 0, true},    {1, 333, 8, 2, 64, 64, 100, true},
+                         {2, 70, 100, 1, 8, 8, 0, true},     {0, 5, 2, 2, 8, 8, 0, true}};
 
 TEST(SoftmaxAttention, MatchesTheEquation) {
   std::mt19937 rng(1);
   for (const Shape& s : kShapes)
     for (const float sharp : {1.0f, 30.0f}) {
-      SCOPED_TRACE(testing::Message() << s.queries << "x" << s.keys << " heads " << s.heads << "/" << s.kv_heads << " dim "
-                                      << s.dim << "/" << s.value_dim << " window " << s.window << " sharp " << sharp);
-      Array<3> q({s.queries, s.heads, s.dim}), k({s.keys, s.kv_heads, s.dim}), v({s.keys, s.kv_heads, s.value_dim});
+      SCOPED_TRACE(testing::Message()
+                   << s.queries << "x" << s.keys << " heads " << s.heads << "/" << s.kv_heads << " dim "
+                   << s.dim << "/" << s.value_dim << " window " << s.window << " sharp " << sharp);
+      Array<3> q({s.queries, s.heads, s.dim}), k({s.keys, s.kv_heads, s.dim}),
+          v({s.keys, s.kv_heads, s.value_dim});
       Array<3> out({s.queries, s.heads, s.value_dim});
       q.normal(rng, sharp), k.normal(rng), v.normal(rng);
       Tensor<double, 3> want({s.queries, s.heads, s.value_dim});
@@ -54,7 +57,8 @@ TEST(SoftmaxAttention, PackedAndThreadedEqualsAlone) {
   q.normal(rng);
   std::vector<Array<3>> k, v;
   std::vector<KeyValue> sequences;
-  for (Index n : keys) k.emplace_back(std::array<Index, 3>{n, 2, 24}), v.emplace_back(std::array<Index, 3>{n, 2, 40});
+  for (Index n : keys)
+    k.emplace_back(std::array<Index, 3>{n, 2, 24}), v.emplace_back(std::array<Index, 3>{n, 2, 40});
   for (std::size_t n = 0; n < keys.size(); ++n)
     sequences.push_back({k[n].normal(rng).cview(), v[n].normal(rng).cview()});
   Tensor<float, 3> packed({230, 4, 40}), alone({230, 4, 40});
@@ -63,7 +67,12 @@ TEST(SoftmaxAttention, PackedAndThreadedEqualsAlone) {
     softmax_attention({q.cview(), offsets, sequences, packed.view(), true, window}, three);
     for (std::size_t n = 0; n < keys.size(); ++n) {
       const Index from = offsets[n], to = offsets[n + 1];
-      softmax_attention({q.cview().slice(0, from, to), {}, {&sequences[n], 1}, alone.view().slice(0, from, to), true, window},
+      softmax_attention({q.cview().slice(0, from, to),
+                         {},
+                         {&sequences[n], 1},
+                         alone.view().slice(0, from, to),
+                         true,
+                         window},
                         one);
     }
     test::expect_close(packed.view(), View<const float, 3>(alone.view()), [](Index) { return 0; });
@@ -87,13 +96,21 @@ TEST(SoftmaxAttention, RefusesBadInput) {
   CpuExec exec;
   const KeyValue kv{k.cview(), v.cview()};
   const KeyValue few{k.cview().slice(0, 0, 3).slice(1, 0, 1), v.cview().slice(0, 0, 3).slice(1, 0, 1)};
-  EXPECT_EQ(test::refusal([&] { softmax_attention({q.cview(), {}, {&kv, 1}, out.view()}, exec); }),
+  EXPECT_EQ(test::refusal([&] {
+              softmax_attention({q.cview(), {}, {&kv, 1}, out.view()}, exec);
+            }),
             "softmax_attention: q has 3 heads, expected a multiple of the 2 of k");
-  EXPECT_EQ(test::refusal([&] { softmax_attention({q.cview(), {}, {&few, 1}, out.view()}, exec); }),
+  EXPECT_EQ(test::refusal([&] {
+              softmax_attention({q.cview(), {}, {&few, 1}, out.view()}, exec);
+            }),
             "softmax_attention: sequence 0 has 4 queries and 3 keys, expected as many keys when causal");
-  EXPECT_EQ(test::refusal([&] { softmax_attention({q.cview(), {}, {}, out.view()}, exec); }),
+  EXPECT_EQ(test::refusal([&] {
+              softmax_attention({q.cview(), {}, {}, out.view()}, exec);
+            }),
             "softmax_attention: there are keys and values of 0 sequences, expected 1");
-  EXPECT_EQ(test::refusal([&] { softmax_attention({q.cview(), {}, {&few, 1}, out.view(), false, 3}, exec); }),
+  EXPECT_EQ(test::refusal([&] {
+              softmax_attention({q.cview(), {}, {&few, 1}, out.view(), false, 3}, exec);
+            }),
             "softmax_attention: window is 3 without causal, expected causal attention");
 }
 

@@ -27,7 +27,7 @@ class ThreadPool {
 };
 
 struct CpuOptions {
-  int threads = 0;             // 0: one a physical core, no more than the affinity mask and OMP_NUM_THREADS allow
+  int threads = 0;  // 0: one a physical core, no more than the affinity mask and OMP_NUM_THREADS allow
   ThreadPool* pool = nullptr;  // null: OpenMP when built with it, else the calling thread
   const Isa* isa = nullptr;    // null: the environment's ASHLAR_ISA, else the best one
 };
@@ -39,9 +39,10 @@ namespace detail {
 struct ScratchArena;  // a stack of blocks; see CpuScratch
 }
 
-// Where and how CPU ops run: threads, instruction set, scratch memory. Not shared between threads: each thread
-// that calls ops has its own; models are const and shared. Results do not depend on the number of threads.
-// Inside somebody's OpenMP parallel region one worker runs. An exception thrown by a task is rethrown here.
+// Where and how CPU ops run: threads, instruction set, scratch memory. Not shared between threads: each
+// thread that calls ops has its own; models are const and shared. Results do not depend on the number of
+// threads. Inside somebody's OpenMP parallel region one worker runs. An exception thrown by a task is
+// rethrown here.
 class CpuExec {
  public:
   using Scratch = CpuScratch;
@@ -81,9 +82,9 @@ class CpuExec {
   std::unique_ptr<GemmCache> gemm_cache_;
 };
 
-// Scratch memory of an execution context, given back at the end of the scope. Contents are undefined, rows start
-// at 64-byte boundaries only when their length is a multiple of 16 floats. After the first pass through a
-// program nothing is allocated.
+// Scratch memory of an execution context, given back at the end of the scope. Contents are undefined, rows
+// start at 64-byte boundaries only when their length is a multiple of 16 floats. After the first pass through
+// a program nothing is allocated.
 class CpuScratch {
  public:
   explicit CpuScratch(CpuExec& exec);

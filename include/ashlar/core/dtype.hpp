@@ -37,7 +37,8 @@ struct f16 {
       bits = sign | 0x7e00u;
     } else if (magnitude >= 0x477ff000u) {  // rounds to 65536 or more
       bits = sign | 0x7c00u;
-    } else if (magnitude < 0x38800000u) {  // subnormal: adding 0.5 leaves the rounded mantissa in the low bits
+    } else if (magnitude <
+               0x38800000u) {  // subnormal: adding 0.5 leaves the rounded mantissa in the low bits
       const float shifted = std::bit_cast<float>(magnitude) + 0.5f;
       bits = static_cast<std::uint16_t>(sign | (std::bit_cast<std::uint32_t>(shifted) - 0x3f000000u));
     } else {
@@ -46,7 +47,8 @@ struct f16 {
     }
   }
   explicit operator float() const {
-    const std::uint32_t sign = (bits & 0x8000u) << 16, exponent = (bits >> 10) & 0x1fu, mantissa = bits & 0x3ffu;
+    const std::uint32_t sign = (bits & 0x8000u) << 16, exponent = (bits >> 10) & 0x1fu,
+                        mantissa = bits & 0x3ffu;
     if (exponent == 0x1f) return std::bit_cast<float>(sign | 0x7f800000u | mantissa << 13);
     if (exponent != 0) return std::bit_cast<float>(sign | (exponent + 112) << 23 | mantissa << 13);
     const float subnormal = static_cast<float>(mantissa) * 0x1p-24f;
@@ -56,8 +58,28 @@ struct f16 {
 
 // Element types that a checkpoint may hold.
 enum class DType : std::uint8_t {
-  boolean, u8, i8, u16, i16, u32, i32, u64, i64, f16, bf16, f32, f64, c64,
-  f8_e4m3, f8_e5m2, f8_e8m0, f8_e4m3fnuz, f8_e5m2fnuz, f6_e2m3, f6_e3m2, f4
+  boolean,
+  u8,
+  i8,
+  u16,
+  i16,
+  u32,
+  i32,
+  u64,
+  i64,
+  f16,
+  bf16,
+  f32,
+  f64,
+  c64,
+  f8_e4m3,
+  f8_e5m2,
+  f8_e8m0,
+  f8_e4m3fnuz,
+  f8_e5m2fnuz,
+  f6_e2m3,
+  f6_e3m2,
+  f4
 };
 
 constexpr Index bits(DType t) {
@@ -81,19 +103,27 @@ constexpr Index bits(DType t) {
 }
 
 constexpr std::string_view name(DType t) {
-  constexpr std::string_view names[] = {"bool", "u8",  "i8",   "u16", "i16", "u32", "i32",     "u64",
-                                        "i64",  "f16", "bf16", "f32", "f64", "c64", "f8_e4m3", "f8_e5m2",
-                                        "f8_e8m0", "f8_e4m3fnuz", "f8_e5m2fnuz", "f6_e2m3", "f6_e3m2", "f4"};
+  constexpr std::string_view names[] = {
+      "bool",    "u8",          "i8",          "u16",     "i16",     "u32", "i32",     "u64",
+      "i64",     "f16",         "bf16",        "f32",     "f64",     "c64", "f8_e4m3", "f8_e5m2",
+      "f8_e8m0", "f8_e4m3fnuz", "f8_e5m2fnuz", "f6_e2m3", "f6_e3m2", "f4"};
   return names[static_cast<int>(t)];
 }
 
-template <class T> inline constexpr DType dtype_of = DType::u8;
-template <> inline constexpr DType dtype_of<float> = DType::f32;
-template <> inline constexpr DType dtype_of<double> = DType::f64;
-template <> inline constexpr DType dtype_of<f16> = DType::f16;
-template <> inline constexpr DType dtype_of<bf16> = DType::bf16;
-template <> inline constexpr DType dtype_of<std::int32_t> = DType::i32;
-template <> inline constexpr DType dtype_of<std::int64_t> = DType::i64;
+template <class T>
+inline constexpr DType dtype_of = DType::u8;
+template <>
+inline constexpr DType dtype_of<float> = DType::f32;
+template <>
+inline constexpr DType dtype_of<double> = DType::f64;
+template <>
+inline constexpr DType dtype_of<f16> = DType::f16;
+template <>
+inline constexpr DType dtype_of<bf16> = DType::bf16;
+template <>
+inline constexpr DType dtype_of<std::int32_t> = DType::i32;
+template <>
+inline constexpr DType dtype_of<std::int64_t> = DType::i64;
 
 }  // namespace v0
 }  // namespace ashlar

@@ -37,7 +37,8 @@ class Parameters {
   // Error("TensorNotFound") when there is none.
   Parameter at(std::string_view name) const {
     Parameter p;
-    if (!find(name, &p)) throw Error("TensorNotFound", concat("checkpoint: there is no tensor \"", name, "\""));
+    if (!find(name, &p))
+      throw Error("TensorNotFound", concat("checkpoint: there is no tensor \"", name, "\""));
     return p;
   }
 };
@@ -53,7 +54,9 @@ class PrefixedParameters : public Parameters {
       if (name.starts_with(prefix_)) all.push_back(name.substr(prefix_.size()));
     return all;
   }
-  bool find(std::string_view name, Parameter* into) const override { return of_->find(concat(prefix_, name), into); }
+  bool find(std::string_view name, Parameter* into) const override {
+    return of_->find(concat(prefix_, name), into);
+  }
 
  private:
   std::shared_ptr<const Parameters> of_;

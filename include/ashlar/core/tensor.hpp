@@ -13,7 +13,7 @@ namespace ashlar {
 inline namespace v0 {
 
 namespace detail {
-// 64-byte aligned; blocks of 4 MiB and more ask for huge pages. Throws Error("OutOfMemory").
+// 64-byte aligned; blocks of 2 MiB and more ask for huge pages. Throws Error("OutOfMemory").
 void* allocate(std::size_t bytes);
 void release(void* p) noexcept;
 }  // namespace detail
@@ -43,7 +43,8 @@ class Tensor {
     data_ = static_cast<T*>(detail::allocate(sizeof(T) * static_cast<std::size_t>(t.size_)));
     shape_ = t.shape_;
     size_ = t.size_;
-    if (size_ != 0) std::memcpy(static_cast<void*>(data_), t.data_, sizeof(T) * static_cast<std::size_t>(size_));
+    if (size_ != 0)
+      std::memcpy(static_cast<void*>(data_), t.data_, sizeof(T) * static_cast<std::size_t>(size_));
   }
   Tensor(Tensor&& t) noexcept { swap(t); }
   Tensor& operator=(Tensor t) noexcept {
@@ -57,7 +58,9 @@ class Tensor {
   Index size() const { return size_; }
   const std::array<Index, Rank>& shape() const { return shape_; }
   View<T, Rank> view() { return data_ ? View<T, Rank>(data_, shape_) : View<T, Rank>(); }
-  View<const T, Rank> view() const { return data_ ? View<const T, Rank>(data_, shape_) : View<const T, Rank>(); }
+  View<const T, Rank> view() const {
+    return data_ ? View<const T, Rank>(data_, shape_) : View<const T, Rank>();
+  }
   explicit operator bool() const { return data_ != nullptr; }
 
   void swap(Tensor& t) noexcept {

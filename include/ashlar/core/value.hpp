@@ -19,7 +19,8 @@ class Value {
 
   Value() = default;  // null
   template <class T>
-    requires std::is_constructible_v<std::variant<std::monostate, bool, std::int64_t, double, std::string, Array, Object>, T>
+  requires std::is_constructible_v<
+      std::variant<std::monostate, bool, std::int64_t, double, std::string, Array, Object>, T>
   Value(T x) : data_(std::move(x)) {}
 
   bool is_null() const { return std::holds_alternative<std::monostate>(data_); }
@@ -37,8 +38,8 @@ class Value {
     return nullptr;
   }
 
-  // Members of a configuration, with defaults for those that are absent or null. Error("InvalidConfig") when the
-  // member has another type, or is required and absent.
+  // Members of a configuration, with defaults for those that are absent or null. Error("InvalidConfig") when
+  // the member has another type, or is required and absent.
   Index get_integer(std::string_view key) const;
   Index get_integer(std::string_view key, Index otherwise) const;
   double get_number(std::string_view key) const;

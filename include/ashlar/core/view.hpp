@@ -29,8 +29,8 @@ struct View {
       : data(p), shape(extents), strides(steps) {}
   // View<T> converts to View<const T>.
   template <class U>
-    requires std::is_same_v<const U, T>
-  View(const View<U, Rank>& v) : data(v.data), shape(v.shape), strides(v.strides) {}
+  requires std::is_same_v<const U, T> View(const View<U, Rank>& v)
+      : data(v.data), shape(v.shape), strides(v.strides) {}
 
   explicit operator bool() const { return data != nullptr; }
   Index size() const {
@@ -50,23 +50,17 @@ struct View {
   bool rows_contiguous() const { return strides[Rank - 1] == 1 || shape[Rank - 1] <= 1; }
 
   template <class... I>
-    requires(sizeof...(I) == Rank)
-  T& operator()(I... index) const {
-    return *at(index...);
-  }
+  requires(sizeof...(I) == Rank) T& operator()(I... index) const { return *at(index...); }
   // Address of the element or sub-array at the leading indices.
   template <class... I>
-    requires(sizeof...(I) <= Rank)
-  T* at(I... index) const {
+  requires(sizeof...(I) <= Rank) T* at(I... index) const {
     T* p = data;
     int axis = 0;
     ((p += static_cast<Index>(index) * strides[axis++]), ...);
     return p;
   }
   // Sub-array i of the first axis.
-  View<T, Rank - 1> operator[](Index i) const
-    requires(Rank > 1)
-  {
+  View<T, Rank - 1> operator[](Index i) const requires(Rank > 1) {
     View<T, Rank - 1> v;
     v.data = data + i * strides[0];
     for (int a = 1; a < Rank; ++a) v.shape[a - 1] = shape[a], v.strides[a - 1] = strides[a];
@@ -79,7 +73,8 @@ struct View {
     v.shape[axis] = end - begin;
     return v;
   }
-  // One axis as two, the second of extent `inner`, which divides it: [T, H * D] is [T, H, D] with split(1, D).
+  // One axis as two, the second of extent `inner`, which divides it: [T, H * D] is [T, H, D] with split(1,
+  // D).
   View<T, Rank + 1> split(int axis, Index inner) const {
     View<T, Rank + 1> v;
     v.data = data;
@@ -100,14 +95,16 @@ std::string to_string(const std::array<Index, Rank>& shape) {
   return s.append("]");
 }
 
-// The check at an op's border: `view` (called `what` in the message) has exactly this shape, and its innermost
-// axis is contiguous.
+// The check at an op's border: `view` (called `what` in the message) has exactly this shape, and its
+// innermost axis is contiguous.
 template <class T, int Rank>
 void expect_shape(std::string_view op, std::string_view what, const View<T, Rank>& view,
                   const std::type_identity_t<std::array<Index, Rank>>& want) {
-  if (view.shape != want) refuse(op, what, " has shape ", to_string(view.shape), ", expected ", to_string(want));
+  if (view.shape != want)
+    refuse(op, what, " has shape ", to_string(view.shape), ", expected ", to_string(want));
   if (!view.data && view.size() != 0) refuse(op, what, " of shape ", to_string(want), " has no data");
-  if (!view.rows_contiguous()) refuse(op, what, " has stride ", view.strides[Rank - 1], " on its last axis, expected 1");
+  if (!view.rows_contiguous())
+    refuse(op, what, " has stride ", view.strides[Rank - 1], " on its last axis, expected 1");
 }
 
 }  // namespace v0

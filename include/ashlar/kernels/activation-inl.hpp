@@ -69,8 +69,8 @@ HWY_INLINE FloatVec softplus(FloatTag d, FloatVec x) {
 }
 
 // The functions of Activation on a vector. The relative error is within 4 ulp, of gelu_tanh below 0 within
-// 4 + 0.15 |x|^3 ulp (its exponential multiplies the error of its argument). Results under 1.2e-36 in magnitude
-// may be 0. At +-inf the limit; NaN for NaN.
+// 4 + 0.15 |x|^3 ulp (its exponential multiplies the error of its argument). Results under 1.2e-36 in
+// magnitude may be 0. At +-inf the limit; NaN for NaN.
 template <Activation F>
 HWY_INLINE FloatVec activation(FloatTag d, FloatVec x) {
   const auto zero = hn::Zero(d), low = hn::Set(d, -100.0f);
@@ -98,48 +98,30 @@ HWY_INLINE FloatVec activation(FloatTag d, FloatVec x) {
 template <class Body>
 HWY_INLINE void with_activation(Activation f, const Body& body) {
   switch (f) {
-    case Activation::identity:
-      return body(std::integral_constant<Activation, Activation::identity>());
-    case Activation::silu:
-      return body(std::integral_constant<Activation, Activation::silu>());
-    case Activation::sigmoid:
-      return body(std::integral_constant<Activation, Activation::sigmoid>());
-    case Activation::relu:
-      return body(std::integral_constant<Activation, Activation::relu>());
-    case Activation::relu2:
-      return body(std::integral_constant<Activation, Activation::relu2>());
-    case Activation::tanh:
-      return body(std::integral_constant<Activation, Activation::tanh>());
-    case Activation::gelu:
-      return body(std::integral_constant<Activation, Activation::gelu>());
-    case Activation::gelu_tanh:
-      return body(std::integral_constant<Activation, Activation::gelu_tanh>());
-    case Activation::softplus:
-      return body(std::integral_constant<Activation, Activation::softplus>());
+    case Activation::identity: return body(std::integral_constant<Activation, Activation::identity>());
+    case Activation::silu: return body(std::integral_constant<Activation, Activation::silu>());
+    case Activation::sigmoid: return body(std::integral_constant<Activation, Activation::sigmoid>());
+    case Activation::relu: return body(std::integral_constant<Activation, Activation::relu>());
+    case Activation::relu2: return body(std::integral_constant<Activation, Activation::relu2>());
+    case Activation::tanh: return body(std::integral_constant<Activation, Activation::tanh>());
+    case Activation::gelu: return body(std::integral_constant<Activation, Activation::gelu>());
+    case Activation::gelu_tanh: return body(std::integral_constant<Activation, Activation::gelu_tanh>());
+    case Activation::softplus: return body(std::integral_constant<Activation, Activation::softplus>());
   }
 }
 
 // The same with the choice made at each call.
 HWY_INLINE FloatVec activation(Activation f, FloatTag d, FloatVec x) {
   switch (f) {
-    case Activation::identity:
-      return x;
-    case Activation::silu:
-      return activation<Activation::silu>(d, x);
-    case Activation::sigmoid:
-      return activation<Activation::sigmoid>(d, x);
-    case Activation::relu:
-      return activation<Activation::relu>(d, x);
-    case Activation::relu2:
-      return activation<Activation::relu2>(d, x);
-    case Activation::tanh:
-      return activation<Activation::tanh>(d, x);
-    case Activation::gelu:
-      return activation<Activation::gelu>(d, x);
-    case Activation::gelu_tanh:
-      return activation<Activation::gelu_tanh>(d, x);
-    case Activation::softplus:
-      return activation<Activation::softplus>(d, x);
+    case Activation::identity: return x;
+    case Activation::silu: return activation<Activation::silu>(d, x);
+    case Activation::sigmoid: return activation<Activation::sigmoid>(d, x);
+    case Activation::relu: return activation<Activation::relu>(d, x);
+    case Activation::relu2: return activation<Activation::relu2>(d, x);
+    case Activation::tanh: return activation<Activation::tanh>(d, x);
+    case Activation::gelu: return activation<Activation::gelu>(d, x);
+    case Activation::gelu_tanh: return activation<Activation::gelu_tanh>(d, x);
+    case Activation::softplus: return activation<Activation::softplus>(d, x);
   }
   return x;
 }

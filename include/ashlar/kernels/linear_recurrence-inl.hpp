@@ -1,14 +1,15 @@
 // SPDX-License-Identifier: Apache-2.0
-// The recurrence engine: value columns of one head of one sequence, in panels of 64, over all its tokens. Columns are
-// independent, so that (sequence, head, panel) is the parallel axis.
+// The recurrence engine: value columns of one head of one sequence, in panels of 64, over all its tokens.
+// Columns are independent, so that (sequence, head, panel) is the parallel axis.
 //
-// Recurrent prefill takes blocks of kTokens tokens. With S the state before a block, G the running sum of its log decays
-// and w_jl = exp(G_j - G_l), the block's own recurrence is a small triangular system (the UT form of the delta rule):
+// Recurrent prefill takes blocks of kTokens tokens. With S the state before a block, G the running sum of its
+// log decays and w_jl = exp(G_j - G_l), the block's own recurrence is a small triangular system (the UT form
+// of the delta rule):
 //   u_j = beta_j (v_j - e_j S^T k_j - sum_{l<j} w_jl (k_j k_l) u_l),  e_j = exp(G_j)
 //   o_j = scale (e_j S^T q_j + sum_{l<=j} w_jl (q_j k_l) u_l)
 //   S  <- e_last S + sum_l k_l (w_last,l u_l)
-// The last line is applied late, in the sweep over S that reads it for the next block: one load and one store of S
-// for 3 kTokens multiply-adds.
+// The last line is applied late, in the sweep over S that reads it for the next block: one load and one store
+// of S for 3 kTokens multiply-adds.
 #if defined(ASHLAR_KERNELS_LINEAR_RECURRENCE_INL_HPP_) == defined(HWY_TARGET_TOGGLE)
 #ifdef ASHLAR_KERNELS_LINEAR_RECURRENCE_INL_HPP_
 #undef ASHLAR_KERNELS_LINEAR_RECURRENCE_INL_HPP_
@@ -55,8 +56,9 @@ HWY_INLINE float dot(const float* x, const float* y, Index n) {
   return sum(d, hn::Add(s0, s1));
 }
 
-// One pass over kVectors vectors of columns of S: applies the pending update (S = decay S + sum_j k_before_j u_j), then
-// adds up S^T k_j and S^T q_j. Keys and queries are rows kPitch apart; u, seen and read are [kTokens][kPanel].
+// One pass over kVectors vectors of columns of S: applies the pending update (S = decay S + sum_j k_before_j
+// u_j), then adds up S^T k_j and S^T q_j. Keys and queries are rows kPitch apart; u, seen and read are
+// [kTokens][kPanel].
 template <class Policy, int kTokens, int kVectors, bool kUpdate, bool kRead>
 HWY_NOINLINE void sweep(float* HWY_RESTRICT s, Index key_dim, float decay, const float* HWY_RESTRICT k_before,
                         const float* HWY_RESTRICT u, const float* HWY_RESTRICT k, const float* HWY_RESTRICT q,
@@ -70,9 +72,15 @@ HWY_NOINLINE void sweep(float* HWY_RESTRICT s, Index key_dim, float decay, const
       if constexpr (kRead && Policy::kDelta) sum_k[j][n] = hn::Zero(d);
     }
   const auto keep = hn::Set(d, decay);
+  const float* next = s + key_dim * (kUpdate ? kPanel + kPanel / 2 : kPanel);
   for (Index i = 0; i < key_dim; ++i, s += kPanel) {
     FloatVec row[kVectors];
     for (int n = 0; n < kVectors; ++n) row[n] = hn::LoadU(d, s + n * kLanes);
+    if constexpr (kTokens ==
+                  1) {  // steps wait for memory: fetch half of the panel behind this one in each pass
+      prefetch_far(next), prefetch_far(next + kPanel / 4);
+      next += kPanel / 2;
+    }
     if constexpr (kUpdate) {
       if constexpr (Policy::kDecay)
         for (int n = 0; n < kVectors; ++n) row[n] = hn::Mul(row[n], keep);
@@ -102,18 +110,19 @@ HWY_NOINLINE void sweep(float* HWY_RESTRICT s, Index key_dim, float decay, const
 }
 
 template <class Policy, int kTokens, int kVectors, bool kUpdate, bool kRead>
-HWY_INLINE void sweep_panel(float* s, Index key_dim, Index columns, float decay, const float* k_before, const float* u,
-                            const float* k, const float* q, float* seen, float* read) {
+HWY_INLINE void sweep_panel(float* s, Index key_dim, Index columns, float decay, const float* k_before,
+                            const float* u, const float* k, const float* q, float* seen, float* read) {
   constexpr Index kStep = kVectors * kLanes;
   for (Index c = 0; c < columns; c += kStep)
-    sweep<Policy, kTokens, kVectors, kUpdate, kRead>(s + c, key_dim, decay, k_before, u + c, k, q, seen + c, read + c);
+    sweep<Policy, kTokens, kVectors, kUpdate, kRead>(s + c, key_dim, decay, k_before, u + c, k, q, seen + c,
+                                                     read + c);
 }
 
 // The block's u and o from S^T k and S^T q, for all columns of the panel; u is returned times w_last.
 template <class Policy, int kTokens>
 HWY_INLINE void solve_block(const BlockCoefficients& c, const float* beta, Index beta_stride, Index columns,
-                            const float* v, Index v_stride, const float* seen, const float* read, float* u, float* out,
-                            Index out_stride) {
+                            const float* v, Index v_stride, const float* seen, const float* read, float* u,
+                            float* out, Index out_stride) {
   const FloatTag d;
   for (Index at = 0; at < columns; at += kLanes) {
     FloatVec solved[kTokens];
@@ -134,27 +143,30 @@ HWY_INLINE void solve_block(const BlockCoefficients& c, const float* beta, Index
   }
 }
 
-// solve_block on the caller's v and out, from token t and column `from` on. A panel of fewer than 64 columns goes through
-// padded rows.
+// solve_block on the caller's v and out, from token t and column `from` on. A panel of fewer than 64 columns
+// goes through padded rows.
 template <class Policy, int kTokens>
-HWY_INLINE void solve_rows(const RecurrenceTask& p, const BlockCoefficients& c, Index t, Index from, const float* seen,
-                           const float* read, float* u) {
+HWY_INLINE void solve_rows(const RecurrenceTask& p, const BlockCoefficients& c, Index t, Index from,
+                           const float* seen, const float* read, float* u) {
   const Index columns = HWY_MIN(kPanel, p.columns - from);
   const float* beta = p.beta + t * p.beta_stride;
   const float* v = p.v + t * p.v_stride + from;
   float* out = p.out + t * p.out_stride + from;
   if (columns == kPanel) {
-    solve_block<Policy, kTokens>(c, beta, p.beta_stride, kPanel, v, p.v_stride, seen, read, u, out, p.out_stride);
+    solve_block<Policy, kTokens>(c, beta, p.beta_stride, kPanel, v, p.v_stride, seen, read, u, out,
+                                 p.out_stride);
     return;
   }
   HWY_ALIGN float v_rows[kTokens * kPanel] = {}, out_rows[kTokens * kPanel];
   for (int j = 0; j < kTokens; ++j) copy_row(v + j * p.v_stride, columns, v_rows + j * kPanel);
   const Index padded = hwy::RoundUpTo(columns, kLanes);
-  solve_block<Policy, kTokens>(c, beta, p.beta_stride, padded, v_rows, kPanel, seen, read, u, out_rows, kPanel);
+  solve_block<Policy, kTokens>(c, beta, p.beta_stride, padded, v_rows, kPanel, seen, read, u, out_rows,
+                               kPanel);
   for (int j = 0; j < kTokens; ++j) copy_row(out_rows + j * kPanel, columns, out + j * p.out_stride);
 }
 
-// The dot products of a block's keys with each other and of its queries with its keys, l <= j; rows kPitch apart.
+// The dot products of a block's keys with each other and of its queries with its keys, l <= j; rows kPitch
+// apart.
 template <class Policy>
 HWY_INLINE void gram(const float* q, const float* k, Index key_dim, float (&kk)[4][4], float (&qk)[4][4]) {
   constexpr int B = BlockCoefficients::kTokens;
@@ -185,8 +197,8 @@ HWY_INLINE void gram(const float* q, const float* k, Index key_dim, float (&kk)[
 // The coefficients of a block, from the dot products of its keys and queries. Sums of log decays
 // between two tokens are taken directly, in f64: a difference of running sums would be NaN after -inf.
 template <class Policy>
-HWY_INLINE void block_coefficients(const float (&kk)[4][4], const float (&qk)[4][4], const float* g, Index g_stride,
-                                   float scale, BlockCoefficients& c) {
+HWY_INLINE void block_coefficients(const float (&kk)[4][4], const float (&qk)[4][4], const float* g,
+                                   Index g_stride, float scale, BlockCoefficients& c) {
   constexpr int B = BlockCoefficients::kTokens;
   const FloatTag d;
   // Row j: log decay from the block's start, then from after token l to token j.
@@ -237,7 +249,8 @@ HWY_INLINE void step(const RecurrenceTask& p, Index t) {
     const Index columns = HWY_MIN(kPanel, p.columns - from);
     sweep_panel<Policy, 1, kStepVectors, false, true>(s, p.key_dim, columns, 1, nullptr, u, k, q, seen, read);
     solve_rows<Policy, 1>(p, c, t, from, seen, read, u);
-    sweep_panel<Policy, 1, kStepVectors, true, false>(s, p.key_dim, columns, decay, k, u, nullptr, nullptr, seen, read);
+    sweep_panel<Policy, 1, kStepVectors, true, false>(s, p.key_dim, columns, decay, k, u, nullptr, nullptr,
+                                                      seen, read);
   }
 }
 
@@ -268,11 +281,14 @@ void recur(const RecurrenceTask& p) {
       const Index columns = HWY_MIN(kPanel, p.columns - from);
       float* up = u + B * from;
       if (b == 0)
-        sweep_panel<Policy, B, kBlockVectors, false, true>(s, p.key_dim, columns, 1, k_before, up, k, q, seen, read);
+        sweep_panel<Policy, B, kBlockVectors, false, true>(s, p.key_dim, columns, 1, k_before, up, k, q, seen,
+                                                           read);
       else if (last)
-        sweep_panel<Policy, B, kBlockVectors, true, false>(s, p.key_dim, columns, decay, k_before, up, k, q, seen, read);
+        sweep_panel<Policy, B, kBlockVectors, true, false>(s, p.key_dim, columns, decay, k_before, up, k, q,
+                                                           seen, read);
       else
-        sweep_panel<Policy, B, kBlockVectors, true, true>(s, p.key_dim, columns, decay, k_before, up, k, q, seen, read);
+        sweep_panel<Policy, B, kBlockVectors, true, true>(s, p.key_dim, columns, decay, k_before, up, k, q,
+                                                          seen, read);
       if (!last) solve_rows<Policy, B>(p, c, t, from, seen, read, up);
     }
     decay = c.decay[B - 1];

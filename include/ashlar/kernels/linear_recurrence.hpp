@@ -26,8 +26,9 @@ struct BlockCoefficients {
 
 // One or more panels of one head of one sequence: pointers to its first token, strides from token to token.
 struct RecurrenceTask {
-  static constexpr Index kMaxKeyDim = 1024;         // of the blocked form; larger keys go token by token
-  static constexpr Index kPitch = kMaxKeyDim + 16;  // between scratch rows: not a multiple of the L1 way's 4 KiB
+  static constexpr Index kMaxKeyDim = 1024;  // of the blocked form; larger keys go token by token
+  static constexpr Index kPitch =
+      kMaxKeyDim + 16;  // between scratch rows: not a multiple of the L1 way's 4 KiB
 
   const float *q, *k, *v, *g, *beta;
   float* out;

@@ -25,8 +25,8 @@ inline constexpr int kStripVectors = 2;
 
 // C [kRows, kVectors * lanes] = (kAdd ? C : 0) + A [kRows, depth] B [depth, kVectors * lanes].
 template <int kRows, int kVectors, bool kAdd>
-HWY_INLINE void multiply_block(const float* HWY_RESTRICT a, Index a_pitch, const float* HWY_RESTRICT b, Index b_pitch,
-                               Index depth, float* HWY_RESTRICT c, Index c_pitch) {
+HWY_INLINE void multiply_block(const float* HWY_RESTRICT a, Index a_pitch, const float* HWY_RESTRICT b,
+                               Index b_pitch, Index depth, float* HWY_RESTRICT c, Index c_pitch) {
   const FloatTag d;
   constexpr Index kLanes = static_cast<Index>(HWY_LANES(float));
   FloatVec sums[kRows][kVectors];
@@ -47,8 +47,8 @@ HWY_INLINE void multiply_block(const float* HWY_RESTRICT a, Index a_pitch, const
 
 // C [kRows, columns] (+)= A [kRows, depth] B [depth, columns]; columns is a multiple of the lanes.
 template <int kRows, bool kAdd>
-HWY_NOINLINE void multiply_strip(const float* a, Index a_pitch, const float* b, Index b_pitch, Index depth, float* c,
-                                 Index c_pitch, Index columns) {
+HWY_NOINLINE void multiply_strip(const float* a, Index a_pitch, const float* b, Index b_pitch, Index depth,
+                                 float* c, Index c_pitch, Index columns) {
   constexpr Index kLanes = static_cast<Index>(HWY_LANES(float));
   Index at = 0;
   for (; at + kStripVectors * kLanes <= columns; at += kStripVectors * kLanes)
@@ -59,17 +59,23 @@ HWY_NOINLINE void multiply_strip(const float* a, Index a_pitch, const float* b, 
 
 // The same for up to kStripRows rows.
 template <bool kAdd>
-HWY_INLINE void multiply_rows(Index rows, const float* a, Index a_pitch, const float* b, Index b_pitch, Index depth,
-                              float* c, Index c_pitch, Index columns) {
-  if (rows == kStripRows) return multiply_strip<kStripRows, kAdd>(a, a_pitch, b, b_pitch, depth, c, c_pitch, columns);
+HWY_INLINE void multiply_rows(Index rows, const float* a, Index a_pitch, const float* b, Index b_pitch,
+                              Index depth, float* c, Index c_pitch, Index columns) {
+  if (rows == kStripRows)
+    return multiply_strip<kStripRows, kAdd>(a, a_pitch, b, b_pitch, depth, c, c_pitch, columns);
+  if (rows >= 4) {
+    multiply_strip<4, kAdd>(a, a_pitch, b, b_pitch, depth, c, c_pitch, columns);
+    rows -= 4, a += 4 * a_pitch, c += 4 * c_pitch;
+  }
   for (; rows >= 2; rows -= 2, a += 2 * a_pitch, c += 2 * c_pitch)
     multiply_strip<2, kAdd>(a, a_pitch, b, b_pitch, depth, c, c_pitch, columns);
   if (rows == 1) multiply_strip<1, kAdd>(a, a_pitch, b, b_pitch, depth, c, c_pitch, columns);
 }
 
-// Columns [0, 4) of to [columns, pitch] = the transpose of from [rows, columns], whose rows are `stride` apart; zeros where
-// `rows` is less than 4.
-HWY_INLINE void transpose_4_rows(const float* from, Index stride, Index rows, Index columns, float* to, Index pitch) {
+// Columns [0, 4) of to [columns, pitch] = the transpose of from [rows, columns], whose rows are `stride`
+// apart; zeros where `rows` is less than 4.
+HWY_INLINE void transpose_4_rows(const float* from, Index stride, Index rows, Index columns, float* to,
+                                 Index pitch) {
   Index c = 0;
 #if HWY_TARGET != HWY_SCALAR
   const hn::FixedTag<float, 4> d;
@@ -93,7 +99,8 @@ HWY_INLINE void transpose_4_rows(const float* from, Index stride, Index rows, In
 }
 
 // to [rows, pitch] = from [rows, columns] * scale, zeros behind `columns`.
-HWY_INLINE void copy_scaled(const float* from, Index stride, Index rows, Index columns, float scale, float* to, Index pitch) {
+HWY_INLINE void copy_scaled(const float* from, Index stride, Index rows, Index columns, float scale,
+                            float* to, Index pitch) {
   const FloatTag d;
   constexpr Index kLanes = static_cast<Index>(HWY_LANES(float));
   const auto s = hn::Set(d, scale);

@@ -16,14 +16,13 @@
 #include "hwy/highway.h"
 
 // Before a loop over an array of vectors with constant bounds: unrolled, the array stays in registers.
-#ifndef ASHLAR_UNROLL
+#undef ASHLAR_UNROLL
 #if HWY_COMPILER_CLANG
 #define ASHLAR_UNROLL _Pragma("clang loop unroll(full)")
 #elif HWY_COMPILER_GCC
 #define ASHLAR_UNROLL _Pragma("GCC unroll 16")
 #else
 #define ASHLAR_UNROLL
-#endif
 #endif
 
 HWY_BEFORE_NAMESPACE();
@@ -78,8 +77,9 @@ HWY_INLINE void copy_row(const float* from, Index n, float* to) {
   for (; i + lanes <= n; i += lanes) hn::StoreU(hn::LoadU(d, from + i), d, to + i);
   for (; i < n; ++i) to[i] = from[i];
 }
-// Into the second-level cache: what is read soon, but not before a first-level cache's worth of other data. On its way
-// through short rows the hardware's own prefetchers reach half of the memory's bandwidth with one thread; this, all.
+// Into the second-level cache: what is read soon, but not before a first-level cache's worth of other data.
+// On its way through short rows the hardware's own prefetchers reach half of the memory's bandwidth with one
+// thread; this, all.
 HWY_INLINE void prefetch_far(const void* p) {
 #if HWY_COMPILER_GCC || HWY_COMPILER_CLANG
   __builtin_prefetch(p, 0, 2);
@@ -88,6 +88,9 @@ HWY_INLINE void prefetch_far(const void* p) {
 #endif
 }
 inline constexpr Index kFarBytes = 32768;
+HWY_INLINE void prefetch_row_far(const float* x, Index n) {
+  for (Index i = 0; i < n; i += 16) prefetch_far(x + i);
+}
 HWY_INLINE void prefetch_row(const float* x, Index n) {
   for (Index i = 0; i < n; i += 16) hwy::Prefetch(x + i);
 }

@@ -13,8 +13,8 @@ struct KeyRange {
   Index begin, end;
 };
 
-// Rows of one tile are the queries [first, first + queries) times the `group` query heads of one key head, queries
-// outermost. Pointers are to the sequence's first token and the tile's first head.
+// Rows of one tile are the queries [first, first + queries) times the `group` query heads of one key head,
+// queries outermost. Pointers are to the sequence's first token and the tile's first head.
 struct AttentionTile {
   static constexpr Index kKeys = 64;   // keys a block
   static constexpr Index kRows = 96;   // rows a tile, when the group allows

@@ -8,9 +8,9 @@ inline namespace v0 {
 
 // Root-mean-square normalisation of each row x[t, h, :] (Zhang and Sennrich, 2019):
 //   out = (weight_offset + weight) * x / sqrt(mean(x^2) + eps) * gate_activation(gate)
-// weight_offset 1 is the zero-centred form (Gemma, Qwen3-Next). With a gate it is the gated RMS norm that follows
-// linear attention (norm first, then gate; Gated DeltaNet, Yang et al., 2024). [T, D] is x.split(1, D).
-// Refused: shapes that differ. `out` may be `x`. Backward needs x, weight, gate and nothing saved.
+// weight_offset 1 is the zero-centred form (Gemma, Qwen3-Next). With a gate it is the gated RMS norm that
+// follows linear attention (norm first, then gate; Gated DeltaNet, Yang et al., 2024). [T, D] is x.split(1,
+// D). Refused: shapes that differ. `out` may be `x`. Backward needs x, weight, gate and nothing saved.
 template <class T>
 struct RmsNormArgs {
   View<const T, 3> x;       // [T, H, D]
@@ -25,8 +25,8 @@ using RmsNorm = RmsNormArgs<float>;
 
 void rms_norm(const RmsNorm& args, CpuExec& exec);
 
-// out = x / sqrt(sum(x^2) + eps) * scale, for each row x[t, h, :]: eps is inside the root and added to the sum, as
-// in flash-linear-attention. Refused: shapes that differ. `out` may be `x`.
+// out = x / sqrt(sum(x^2) + eps) * scale, for each row x[t, h, :]: eps is inside the root and added to the
+// sum, as in flash-linear-attention. Refused: shapes that differ. `out` may be `x`.
 template <class T>
 struct L2NormArgs {
   View<const T, 3> x;  // [T, H, D]

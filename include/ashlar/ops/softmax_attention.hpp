@@ -16,19 +16,20 @@ struct KeyValueArgs {
 };
 using KeyValue = KeyValueArgs<float>;
 
-// Scaled dot-product attention with an online softmax (Vaswani et al., 2017; Milakov and Gimelshein, 2018; Dao et al.,
-// 2022). For query i of a sequence of Tq queries and S keys, which stands at position p = S - Tq + i, and query head h
-// with its key head h / (H / Hkv):
+// Scaled dot-product attention with an online softmax (Vaswani et al., 2017; Milakov and Gimelshein, 2018;
+// Dao et al., 2022). For query i of a sequence of Tq queries and S keys, which stands at position p = S - Tq
+// + i, and query head h with its key head h / (H / Hkv):
 //   o_i = sum_j softmax_j(scale q_i k_j) v_j  over the visible keys j:
 //   all of them, or with `causal` j <= p, and with a `window` w > 0 also j > p - w.
-// A query that sees nothing gives zeros. Key blocks outside the pattern cost nothing; 2 (D + Dv) flops a visible pair.
-// Refused: shapes that differ, H not a multiple of Hkv, more queries than keys when causal, bad offsets.
+// A query that sees nothing gives zeros. Key blocks outside the pattern cost nothing; 2 (D + Dv) flops a
+// visible pair. Refused: shapes that differ, H not a multiple of Hkv, more queries than keys when causal, bad
+// offsets.
 template <class T>
 struct SoftmaxAttentionArgs {
-  View<const T, 3> q;                              // [T, H, D]
-  Offsets offsets;                                 // of the queries
-  std::span<const KeyValueArgs<T>> sequences;      // keys and values, one a sequence
-  View<T, 3> out;                                  // [T, H, Dv]
+  View<const T, 3> q;                          // [T, H, D]
+  Offsets offsets;                             // of the queries
+  std::span<const KeyValueArgs<T>> sequences;  // keys and values, one a sequence
+  View<T, 3> out;                              // [T, H, Dv]
   bool causal = true;
   Index window = 0;  // 0: none
   T scale = 0;       // 0: D^-1/2

@@ -11,24 +11,16 @@ namespace ref {
 template <class T>
 T activation(Activation f, T x) {
   switch (f) {
-    case Activation::identity:
-      return x;
-    case Activation::silu:
-      return x / (1 + std::exp(-x));
-    case Activation::sigmoid:
-      return 1 / (1 + std::exp(-x));
-    case Activation::relu:
-      return x < 0 ? 0 : x;
-    case Activation::relu2:
-      return x < 0 ? 0 : x * x;
-    case Activation::tanh:
-      return std::tanh(x);
-    case Activation::gelu:
-      return x * std::erfc(-x / std::sqrt(T(2))) / 2;
+    case Activation::identity: return x;
+    case Activation::silu: return x / (1 + std::exp(-x));
+    case Activation::sigmoid: return 1 / (1 + std::exp(-x));
+    case Activation::relu: return x < 0 ? 0 : x;
+    case Activation::relu2: return x < 0 ? 0 : x * x;
+    case Activation::tanh: return std::tanh(x);
+    case Activation::gelu: return x * std::erfc(-x / std::sqrt(T(2))) / 2;
     case Activation::gelu_tanh:  // (1 + tanh z) / 2 = 1 / (1 + e^-2z), which does not cancel
       return x / (1 + std::exp(-2 * std::sqrt(2 / std::acos(T(-1))) * (x + T(0.044715) * x * x * x)));
-    case Activation::softplus:
-      return x > 20 ? x : std::log1p(std::exp(x));
+    case Activation::softplus: return x > 20 ? x : std::log1p(std::exp(x));
   }
   return x;
 }

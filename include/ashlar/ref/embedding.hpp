@@ -9,12 +9,9 @@ namespace ref {
 template <class T>
 T element(const AnyView<2>& table, Index row, Index column) {
   switch (table.dtype) {
-    case DType::bf16:
-      return static_cast<T>(static_cast<float>(table.as<bf16>()(row, column)));
-    case DType::f16:
-      return static_cast<T>(static_cast<float>(table.as<f16>()(row, column)));
-    default:
-      return static_cast<T>(table.as<float>()(row, column));
+    case DType::bf16: return static_cast<T>(static_cast<float>(table.as<bf16>()(row, column)));
+    case DType::f16: return static_cast<T>(static_cast<float>(table.as<f16>()(row, column)));
+    default: return static_cast<T>(table.as<float>()(row, column));
   }
 }
 
