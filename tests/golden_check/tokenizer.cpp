@@ -19,6 +19,20 @@ std::vector<std::int32_t> ids_of(const Value& c) {
   return ids;
 }
 
+// The text in quotes, line ends as \n and \r: a line of the report is a line.
+std::string one_line(std::string_view text) {
+  std::string quoted = "\"";
+  for (const char c : text) {
+    if (c == '\n')
+      quoted += "\\n";
+    else if (c == '\r')
+      quoted += "\\r";
+    else
+      quoted += c;
+  }
+  return quoted.append("\"");
+}
+
 const Runner kRunner{
     "tokenizer", "<name>.cases.json beside <name>.tokenizer.json: texts, their ids, and back",
     [](const Path& path) { return path.string().ends_with(kSuffix); },
@@ -29,7 +43,7 @@ const Runner kRunner{
       const Value cases = read_json(path.string());
       if (cases.array() == nullptr) throw Error("InvalidConfig", "the cases are not a list");
       for (const Value& c : *cases.array()) {
-        const std::string text = c.get_string("text", ""), quoted = concat("\"", text, "\"");
+        const std::string text = c.get_string("text", ""), quoted = one_line(text);
         report.check(stem, "encode", tokenizer.encode(text) == ids_of(c), quoted);
         // What the post-processor adds has no text of its own.
         const std::string back = c.find("decoded") != nullptr
