@@ -108,11 +108,12 @@ CpuExec& CpuExec::operator=(CpuExec&&) noexcept = default;
 CpuExec::~CpuExec() = default;
 
 void CpuExec::run(Index tasks, void (*task)(void*, Index, int), void* context) {
-  int workers = static_cast<int>(std::min<Index>(threads_, tasks));
+  // Always the whole team: OpenMP makes a new one, with allocations, whenever the number changes.
+  int workers = tasks > 1 ? threads_ : 1;
 #ifdef _OPENMP
-  if (pool_ == nullptr && omp_in_parallel()) workers = std::min(workers, 1);
+  if (pool_ == nullptr && omp_in_parallel()) workers = 1;
 #endif
-  if (workers <= 1) {
+  if (workers == 1) {
     for (Index i = 0; i < tasks; ++i) task(context, i, 0);
     return;
   }

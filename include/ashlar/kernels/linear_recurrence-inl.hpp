@@ -169,29 +169,36 @@ HWY_INLINE void solve_rows(const RecurrenceTask& p, const BlockCoefficients& c, 
 // apart.
 template <class Policy>
 HWY_INLINE void gram(const float* q, const float* k, Index key_dim, float (&kk)[4][4], float (&qk)[4][4]) {
-  constexpr int B = BlockCoefficients::kTokens;
+  constexpr int B = BlockCoefficients::kTokens, kPairs = B * (B + 1) / 2;  // pair (j, l): j (j + 1) / 2 + l
   const FloatTag d;
-  FloatVec sum_kk[B][B], sum_qk[B][B];
-  for (int j = 0; j < B; ++j)
-    for (int l = 0; l <= j; ++l) sum_kk[j][l] = sum_qk[j][l] = hn::Zero(d);
+  FloatVec sum_kk[kPairs], sum_qk[kPairs];
+  ASHLAR_UNROLL
+  for (int i = 0; i < kPairs; ++i) sum_kk[i] = sum_qk[i] = hn::Zero(d);
   for (Index i = 0; i < key_dim; i += kLanes) {
     const bool whole = i + kLanes <= key_dim;
     FloatVec key[B];
+    ASHLAR_UNROLL
     for (int j = 0; j < B; ++j) {
       const float *kj = k + j * kPitch + i, *qj = q + j * kPitch + i;
       key[j] = whole ? hn::LoadU(d, kj) : load_n(d, kj, key_dim - i);
       const auto query = whole ? hn::LoadU(d, qj) : load_n(d, qj, key_dim - i);
+      ASHLAR_UNROLL
       for (int l = 0; l <= j; ++l) {
-        if (Policy::kDelta && l < j) sum_kk[j][l] = hn::MulAdd(key[j], key[l], sum_kk[j][l]);
-        sum_qk[j][l] = hn::MulAdd(query, key[l], sum_qk[j][l]);
+        const int pair = j * (j + 1) / 2 + l;
+        if (Policy::kDelta && l < j) sum_kk[pair] = hn::MulAdd(key[j], key[l], sum_kk[pair]);
+        sum_qk[pair] = hn::MulAdd(query, key[l], sum_qk[pair]);
       }
     }
   }
-  for (int j = 0; j < B; ++j)
+  ASHLAR_UNROLL
+  for (int j = 0; j < B; ++j) {
+    ASHLAR_UNROLL
     for (int l = 0; l <= j; ++l) {
-      kk[j][l] = Policy::kDelta && l < j ? sum(d, sum_kk[j][l]) : 0;
-      qk[j][l] = sum(d, sum_qk[j][l]);
+      const int pair = j * (j + 1) / 2 + l;
+      kk[j][l] = Policy::kDelta && l < j ? sum(d, sum_kk[pair]) : 0;
+      qk[j][l] = sum(d, sum_qk[pair]);
     }
+  }
 }
 
 // The coefficients of a block, from the dot products of its keys and queries. Sums of log decays

@@ -17,7 +17,7 @@ struct KeyRange {
 // queries outermost. Pointers are to the sequence's first token and the tile's first head.
 struct AttentionTile {
   static constexpr Index kKeys = 64;   // keys a block
-  static constexpr Index kRows = 96;   // rows a tile, when the group allows
+  static constexpr Index kRows = 192;  // rows a tile, when the group allows
   static constexpr Index kAlign = 16;  // row lengths in scratch are multiples of this
 
   const float *q, *k, *v;
