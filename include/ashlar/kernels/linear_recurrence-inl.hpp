@@ -59,7 +59,7 @@ HWY_INLINE float dot(const float* x, const float* y, Index n) {
 // One pass over kVectors vectors of columns of S: applies the pending update (S = decay S + sum_j k_before_j
 // u_j), then adds up S^T k_j and S^T q_j. Keys and queries are rows kPitch apart; u, seen and read are
 // [kTokens][kPanel].
-template <class Policy, int kTokens, int kVectors, bool kUpdate, bool kRead>
+template <class Policy, int kTokens, int kVectors, bool kUpdate, bool kRead, bool kScale>
 HWY_NOINLINE void sweep(float* HWY_RESTRICT s, Index key_dim, float decay, const float* HWY_RESTRICT k_before,
                         const float* HWY_RESTRICT u, const float* HWY_RESTRICT k, const float* HWY_RESTRICT q,
                         float* HWY_RESTRICT seen, float* HWY_RESTRICT read) {
@@ -82,7 +82,7 @@ HWY_NOINLINE void sweep(float* HWY_RESTRICT s, Index key_dim, float decay, const
       next += kPanel / 2;
     }
     if constexpr (kUpdate) {
-      if constexpr (Policy::kDecay)
+      if constexpr (kScale)
         for (int n = 0; n < kVectors; ++n) row[n] = hn::Mul(row[n], keep);
       for (int j = 0; j < kTokens; ++j) {
         const auto key = hn::Set(d, k_before[j * kPitch + i]);
@@ -109,13 +109,13 @@ HWY_NOINLINE void sweep(float* HWY_RESTRICT s, Index key_dim, float decay, const
       }
 }
 
-template <class Policy, int kTokens, int kVectors, bool kUpdate, bool kRead>
+template <class Policy, int kTokens, int kVectors, bool kUpdate, bool kRead, bool kScale>
 HWY_INLINE void sweep_panel(float* s, Index key_dim, Index columns, float decay, const float* k_before,
                             const float* u, const float* k, const float* q, float* seen, float* read) {
   constexpr Index kStep = kVectors * kLanes;
   for (Index c = 0; c < columns; c += kStep)
-    sweep<Policy, kTokens, kVectors, kUpdate, kRead>(s + c, key_dim, decay, k_before, u + c, k, q, seen + c,
-                                                     read + c);
+    sweep<Policy, kTokens, kVectors, kUpdate, kRead, kScale>(s + c, key_dim, decay, k_before, u + c, k, q,
+                                                             seen + c, read + c);
 }
 
 // The block's u and o from S^T k and S^T q, for all columns of the panel; u is returned times w_last.
@@ -254,52 +254,97 @@ HWY_INLINE void step(const RecurrenceTask& p, Index t) {
   float* s = p.state;
   for (Index from = 0; from < p.columns; from += kPanel, s += p.key_dim * kPanel) {
     const Index columns = HWY_MIN(kPanel, p.columns - from);
-    sweep_panel<Policy, 1, kStepVectors, false, true>(s, p.key_dim, columns, 1, nullptr, u, k, q, seen, read);
+    sweep_panel<Policy, 1, kStepVectors, false, true, false>(s, p.key_dim, columns, 1, nullptr, u, k, q, seen,
+                                                             read);
     solve_rows<Policy, 1>(p, c, t, from, seen, read, u);
-    sweep_panel<Policy, 1, kStepVectors, true, false>(s, p.key_dim, columns, decay, k, u, nullptr, nullptr,
-                                                      seen, read);
+    sweep_panel<Policy, 1, kStepVectors, true, false, Policy::kDecay>(s, p.key_dim, columns, decay, k, u,
+                                                                      nullptr, nullptr, seen, read);
   }
+}
+
+// The decay of S is kept outside of it while that costs no precision: S = held * (what is stored), so that
+// most updates do not multiply S. When held gets small, the next update multiplies by it.
+struct HeldDecay {
+  static constexpr float kSmallest = 0x1p-30f;
+  float held = 1;         // after the pending update
+  float factor = 1;       // of what is stored, in the pending update,
+  bool multiply = false;  // when it has one
+
+  // Makes a block's coefficients those of what is stored.
+  void take(BlockCoefficients& c) {
+    constexpr int B = BlockCoefficients::kTokens;
+    const float total = held * c.decay[B - 1];
+    multiply = total < kSmallest;
+    for (int j = 0; j < B; ++j) {
+      c.decay[j] *= held, c.read_decay[j] *= held;
+      if (!multiply) c.tail[j] /= total;
+    }
+    factor = multiply ? total : 1;
+    held = multiply ? 1 : total;
+  }
+  // Makes the pending update, u, the last one: it leaves S itself.
+  void finish(float* u, Index size) {
+    if (!multiply) {
+      for (Index i = 0; i < size; ++i) u[i] *= held;
+      factor = held;
+    }
+    held = 1;
+  }
+};
+
+// Tokens [t, t + 4) for one panel: the pending update of the block before (none when `first`), then this
+// block.
+template <class Policy>
+HWY_INLINE void recur_block(const RecurrenceTask& p, const BlockCoefficients& c, const HeldDecay& before,
+                            bool first, Index t, Index from, float* s, const float* k_before, const float* k,
+                            const float* q, float* u) {
+  constexpr int B = BlockCoefficients::kTokens;
+  HWY_ALIGN float seen[B * kPanel], read[B * kPanel];
+  const Index columns = HWY_MIN(kPanel, p.columns - from);
+  if (first)
+    sweep_panel<Policy, B, kBlockVectors, false, true, false>(s, p.key_dim, columns, 1, k_before, u, k, q,
+                                                              seen, read);
+  else if (Policy::kDecay && before.multiply)
+    sweep_panel<Policy, B, kBlockVectors, true, true, true>(s, p.key_dim, columns, before.factor, k_before, u,
+                                                            k, q, seen, read);
+  else
+    sweep_panel<Policy, B, kBlockVectors, true, true, false>(s, p.key_dim, columns, 1, k_before, u, k, q,
+                                                             seen, read);
+  solve_rows<Policy, B>(p, c, t, from, seen, read, u);
 }
 
 // All tokens of a task: whole blocks with the late update, the rest one by one.
 template <class Policy>
 void recur(const RecurrenceTask& p) {
   constexpr int B = BlockCoefficients::kTokens;
-  HWY_ALIGN float seen[B * kPanel], read[B * kPanel];
   float kk[B][B], qk[B][B];
   BlockCoefficients c;
+  HeldDecay decay;
   const Index blocks = p.key_dim <= RecurrenceTask::kMaxKeyDim ? p.tokens / B : 0;
+  const Index panels = (p.columns + kPanel - 1) / kPanel, panel_size = p.key_dim * kPanel;
   float *k = p.scratch, *k_before = k + B * kPitch, *q = k_before + B * kPitch, *u = q + B * kPitch;
-  float decay = 1;
-  for (Index b = 0; b <= blocks && blocks > 0; ++b) {
+  for (Index b = 0; b < blocks; ++b) {
     const Index t = b * B;
-    const bool last = b == blocks;
-    if (!last) {
-      for (int j = 0; j < B; ++j) {
-        copy_row(p.k + (t + j) * p.k_stride, p.key_dim, k + j * kPitch);
-        copy_row(p.q + (t + j) * p.q_stride, p.key_dim, q + j * kPitch);
-      }
-      if (b + 1 < blocks) prefetch_block(p, t + B);
-      gram<Policy>(q, k, p.key_dim, kk, qk);
-      block_coefficients<Policy>(kk, qk, p.g + t * p.g_stride, p.g_stride, p.scale, c);
+    for (int j = 0; j < B; ++j) {
+      copy_row(p.k + (t + j) * p.k_stride, p.key_dim, k + j * kPitch);
+      copy_row(p.q + (t + j) * p.q_stride, p.key_dim, q + j * kPitch);
     }
-    float* s = p.state;
-    for (Index from = 0; from < p.columns; from += kPanel, s += p.key_dim * kPanel) {
-      const Index columns = HWY_MIN(kPanel, p.columns - from);
-      float* up = u + B * from;
-      if (b == 0)
-        sweep_panel<Policy, B, kBlockVectors, false, true>(s, p.key_dim, columns, 1, k_before, up, k, q, seen,
-                                                           read);
-      else if (last)
-        sweep_panel<Policy, B, kBlockVectors, true, false>(s, p.key_dim, columns, decay, k_before, up, k, q,
-                                                           seen, read);
-      else
-        sweep_panel<Policy, B, kBlockVectors, true, true>(s, p.key_dim, columns, decay, k_before, up, k, q,
-                                                          seen, read);
-      if (!last) solve_rows<Policy, B>(p, c, t, from, seen, read, up);
-    }
-    decay = c.decay[B - 1];
+    if (b + 1 < blocks) prefetch_block(p, t + B);
+    gram<Policy>(q, k, p.key_dim, kk, qk);
+    block_coefficients<Policy>(kk, qk, p.g + t * p.g_stride, p.g_stride, p.scale, c);
+    const HeldDecay before = decay;
+    if constexpr (Policy::kDecay) decay.take(c);
+    for (Index i = 0; i < panels; ++i)
+      recur_block<Policy>(p, c, before, b == 0, t, i * kPanel, p.state + i * panel_size, k_before, k, q,
+                          u + i * B * kPanel);
     std::swap(k, k_before);
+  }
+  if (blocks > 0) {
+    if constexpr (Policy::kDecay) decay.finish(u, panels * B * kPanel);
+    for (Index i = 0; i < panels; ++i)
+      sweep_panel<Policy, B, kBlockVectors, true, false, Policy::kDecay>(
+          p.state + i * panel_size, p.key_dim, HWY_MIN(kPanel, p.columns - i * kPanel), decay.factor,
+          k_before, u + i * B * kPanel, nullptr, nullptr, nullptr, nullptr);
   }
   for (Index t = blocks * B; t < p.tokens; ++t) step<Policy>(p, t);
 }
