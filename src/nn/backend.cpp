@@ -49,7 +49,7 @@ DenseWeight Backend<CpuExec>::matrix(const Parameter& p, Index rows, Index colum
 
 void Backend<CpuExec>::copy(View<const float, 3> from, View<float, 3> to, CpuExec& exec) {
   expect_shape("copy", "to", to, from.shape);
-  const auto [tokens, heads, dim] = from.shape;
+  const Index tokens = from.shape[0], heads = from.shape[1], dim = from.shape[2];
   constexpr Index kRows = 256;
   exec.parallel_for((tokens * heads + kRows - 1) / kRows, [&](Index part, int) {
     for (Index row = part * kRows; row < std::min(tokens * heads, (part + 1) * kRows); ++row)

@@ -68,7 +68,8 @@ TEST(Json, IsNestedToALimit) {
     for (std::size_t i = 0; i < n; ++i) s += close;
     return s;
   };
-  for (const auto& [open, close] : {std::pair{"[", "]"}, std::pair{"{\"a\":", "}"}}) {
+  for (const auto& brackets : {std::pair{"[", "]"}, std::pair{"{\"a\":", "}"}}) {
+    const std::string_view open = brackets.first, close = brackets.second;
     EXPECT_EQ(kind([&] { parse_json(nested(kJsonDepth, open, close), "text"); }), "OK");
     EXPECT_EQ(kind([&] { parse_json(nested(kJsonDepth + 1, open, close), "text"); }), "InvalidJson");
     EXPECT_EQ(kind([&] { parse_json(nested(1'000'000, open, close), "text"); }), "InvalidJson");
