@@ -137,7 +137,7 @@ int main(int argc, char** argv) {
     add(concat("prefill/", kName, "/T:", tokens), [=](benchmark::State& s) { prefill(s, tokens); });
   benchmark::Initialize(&argc, argv);
   CpuExec exec;
-  bench::peak(exec);
+  measure_peak(exec);  // its memory is not the model's
   const double bare = peak_rss();
   benchmark::RunSpecifiedBenchmarks();
   const DecoderSize size = model().size();

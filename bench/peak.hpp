@@ -3,7 +3,6 @@
 #include <benchmark/benchmark.h>
 
 #include <algorithm>
-#include <map>
 #include <random>
 
 #include "ashlar/core/peak.hpp"
@@ -11,20 +10,12 @@
 
 namespace ashlar::bench {
 
-// This machine's peak with the threads of `exec`, measured once a process.
-inline const Peak& peak(CpuExec& exec) {
-  static std::map<int, Peak> known;
-  const auto [at, fresh] = known.try_emplace(exec.threads());
-  if (fresh) at->second = measure_peak(exec);
-  return at->second;
-}
-
 // Counters of a finished loop: flops and bytes a second, and the larger of the fractions of this machine's
 // FMA peak and of its memory bandwidth (`bytes` of which `written` are written; 0 where the arrays fit a
 // cache).
 inline void report(benchmark::State& state, double flops, double bytes, CpuExec& exec, double written = 0) {
   using benchmark::Counter;
-  const Peak& p = peak(exec);
+  const Peak p = measure_peak(exec);  // now, beside the loop: a shared machine is not the same all day
   const double bandwidth = written > 0 ? p.copy_bytes : p.read_bytes;
   state.counters["flops"] = Counter(flops, Counter::kIsIterationInvariantRate);
   state.counters["bytes"] = Counter(bytes, Counter::kIsIterationInvariantRate);

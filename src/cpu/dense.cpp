@@ -162,9 +162,9 @@ HWY_EXPORT(pack_panel);
 namespace {
 
 constexpr std::string_view kOp = "dense";
-constexpr Index kTileRows = 128,
-                kTileColumns = 128;  // fixed: a result depends on neither threads nor other rows
-constexpr Index kRowUnit = 16;       // a short tile is padded to a multiple of this
+// Fixed, so that a result depends on neither threads nor other rows.
+constexpr Index kTileRows = 128, kTileColumns = 64;
+constexpr Index kRowUnit = 16;  // a short tile is padded to a multiple of this
 
 void check(const Dense& a) {
   const Index m = a.x.shape[0], n = a.weight.rows(), k = a.weight.columns();
@@ -218,7 +218,7 @@ struct PackedRows {
   Index tail_begin, padded, stride;
 };
 
-// Tiles of 128 rows and panels of 128 output columns; an unpacked weight is packed panel by panel, for as
+// Tiles of 128 rows and panels of 64 output columns; an unpacked weight is packed panel by panel, for as
 // many row tiles as one task has.
 void prefill(const Dense& a, CpuExec& exec) {
   const Index m = a.x.shape[0], n = a.weight.rows(), k = a.weight.columns();
@@ -242,7 +242,7 @@ void prefill(const Dense& a, CpuExec& exec) {
   const auto product_memory = scratch.get<std::byte>(exec.threads(), product_bytes);
   const Index groups = packed ? tiles : std::clamp<Index>(2 * exec.threads() / panels, 1, tiles);
   exec.parallel_for(panels * groups, [&](Index task, int worker) {
-    const Index panel = task % panels, group = task / panels;
+    const Index panel = task / groups, group = task % groups;
     const Index column = panel * kTileColumns, columns = std::min(kTileColumns, n - column);
     const float* b = packed ? a.weight.packed().data() + column * k : panel_memory.at(worker);
     if (!packed)
