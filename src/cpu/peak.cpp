@@ -76,7 +76,7 @@ HWY_EXPORT(update_all);
 }  // namespace kernels
 namespace {
 
-constexpr Index kFloats = Index{64} << 20;  // 256 MiB
+constexpr Index kFloats = Index{32} << 20;  // 128 MiB
 
 template <class F>
 double seconds(F&& f) {

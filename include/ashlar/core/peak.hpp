@@ -12,7 +12,7 @@ struct Peak {
   double copy_bytes = 0;  // reads plus writes of an update in place of such memory
 };
 
-// Measured now, the best of several short runs: about half a second and 256 MiB.
+// Measured now, the best of several short runs: about half a second and 128 MiB.
 Peak measure_peak(CpuExec& exec);
 
 // read_bytes alone: about 0.1 s.
