@@ -3,6 +3,7 @@
 
 #include <vector>
 
+#include "ashlar/core/dense_weight.hpp"
 #include "ashlar/ops/dense.hpp"
 #include "bench/peak.hpp"
 

@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 // The light umbrella: views, tensors, the execution context and every op. Configurations and weights
-// (core/value.hpp, core/parameters.hpp), equations, kernels, modules, models and file formats have headers of
-// their own.
+// (core/value.hpp, core/parameters.hpp, core/dense_weight.hpp), equations, kernels, modules, models and file
+// formats have headers of their own.
 #pragma once
 #include "ashlar/core/any_view.hpp"
 #include "ashlar/core/cpu_exec.hpp"

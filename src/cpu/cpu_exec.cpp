@@ -6,6 +6,7 @@
 #include <cstdlib>
 #include <exception>
 #include <mutex>
+#include <utility>
 #include <vector>
 
 #include "ashlar/core/tensor.hpp"
@@ -28,6 +29,11 @@ struct ScratchArena {
   std::vector<Block> blocks;
   std::size_t current = 0;
   int depth = 0;
+};
+
+struct CpuResources {
+  ScratchArena arena;
+  GemmCache gemm_cache;
 };
 
 }  // namespace detail
@@ -85,10 +91,7 @@ struct Run {
 }  // namespace
 
 CpuExec::CpuExec(const CpuOptions& options)
-    : isa_(options.isa != nullptr ? *options.isa : isa_from_environment()),
-      pool_(options.pool),
-      arena_(std::make_unique<detail::ScratchArena>()),
-      gemm_cache_(std::make_unique<GemmCache>()) {
+    : isa_(options.isa != nullptr ? *options.isa : isa_from_environment()), pool_(options.pool) {
   if (!supported(isa_))
     refuse("CpuExec", "instruction set ", name(isa_), " is not available on this machine");
   if (options.threads < 0)
@@ -101,11 +104,25 @@ CpuExec::CpuExec(const CpuOptions& options)
   threads_ = std::max(threads_, 1);
   const char* verbose = std::getenv("ASHLAR_VERBOSE");
   verbose_ = verbose != nullptr && *verbose != '\0' && std::string_view(verbose) != "0";
+  resources_ = new detail::CpuResources;  // last: nothing behind it throws
 }
 
-CpuExec::CpuExec(CpuExec&&) noexcept = default;
-CpuExec& CpuExec::operator=(CpuExec&&) noexcept = default;
-CpuExec::~CpuExec() = default;
+CpuExec::CpuExec(CpuExec&& other) noexcept
+    : threads_(other.threads_),
+      isa_(other.isa_),
+      verbose_(other.verbose_),
+      pool_(other.pool_),
+      resources_(std::exchange(other.resources_, nullptr)) {}
+
+CpuExec& CpuExec::operator=(CpuExec&& other) noexcept {
+  threads_ = other.threads_, isa_ = other.isa_, verbose_ = other.verbose_, pool_ = other.pool_;
+  std::swap(resources_, other.resources_);
+  return *this;
+}
+
+CpuExec::~CpuExec() { delete resources_; }
+
+GemmCache& CpuExec::gemm_cache() { return resources_->gemm_cache; }
 
 void CpuExec::run(Index tasks, void (*task)(void*, Index, int), void* context) {
   // Always the whole team: OpenMP makes a new one, with allocations, whenever the number changes.
@@ -130,7 +147,7 @@ void CpuExec::run(Index tasks, void (*task)(void*, Index, int), void* context) {
   if (shared.error) std::rethrow_exception(shared.error);
 }
 
-CpuScratch::CpuScratch(CpuExec& exec) : arena_(*exec.arena_) {
+CpuScratch::CpuScratch(CpuExec& exec) : arena_(exec.resources_->arena) {
   if (arena_.blocks.empty()) arena_.blocks.push_back({Tensor<std::byte, 1>({static_cast<Index>(kMinBlock)})});
   block_ = arena_.current;
   used_ = arena_.blocks[block_].used;

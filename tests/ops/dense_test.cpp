@@ -1,6 +1,8 @@
 // SPDX-License-Identifier: Apache-2.0
 #include "ashlar/ops/dense.hpp"
 
+#include "ashlar/core/dense_weight.hpp"
+
 #include <cstring>
 
 #include "ashlar/ref/dense.hpp"

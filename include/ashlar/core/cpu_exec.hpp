@@ -1,6 +1,5 @@
 // SPDX-License-Identifier: Apache-2.0
 #pragma once
-#include <memory>
 #include <string_view>
 #include <type_traits>
 #include <utility>
@@ -37,7 +36,8 @@ class GemmCache;
 
 namespace detail {
 struct ScratchArena;  // a stack of blocks; see CpuScratch
-}
+struct CpuResources;  // scratch memory and prepared products
+}  // namespace detail
 
 // Where and how CPU ops run: threads, instruction set, scratch memory. Not shared between threads: each
 // thread that calls ops has its own; models are const and shared. Results do not depend on the number of
@@ -64,11 +64,11 @@ class CpuExec {
     auto call = [](void* context, Index task, int worker) {
       (*static_cast<std::remove_reference_t<F>*>(context))(task, worker);
     };
-    run(tasks, call, const_cast<void*>(static_cast<const void*>(std::addressof(f))));
+    run(tasks, call, const_cast<void*>(static_cast<const void*>(&f)));
   }
 
   // For the ops: what the dense layer prepares once a shape.
-  GemmCache& gemm_cache() { return *gemm_cache_; }
+  GemmCache& gemm_cache();
 
  private:
   friend class CpuScratch;
@@ -78,8 +78,7 @@ class CpuExec {
   Isa isa_ = Isa::scalar;
   bool verbose_ = false;
   ThreadPool* pool_ = nullptr;
-  std::unique_ptr<detail::ScratchArena> arena_;
-  std::unique_ptr<GemmCache> gemm_cache_;
+  detail::CpuResources* resources_ = nullptr;  // owned
 };
 
 // Scratch memory of an execution context, given back at the end of the scope. Contents are undefined, rows

@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 #pragma once
 #include "ashlar/core/cpu_exec.hpp"
+#include "ashlar/core/dense_weight.hpp"
 #include "ashlar/core/parameters.hpp"
 #include "ashlar/core/tensor.hpp"
 #include "ashlar/ops/dense.hpp"
