@@ -25,8 +25,7 @@ struct Problem {
     l2_norm({k.view(), k.view()}, exec);
     for (Index n = 0; n < sequences; ++n) {
       auto& s = states.emplace_back(heads, dk, dv);
-      std::mt19937 rng(static_cast<unsigned>(n));
-      for (float& e : s.raw()) e = std::uniform_real_distribution<float>(-0.1f, 0.1f)(rng);
+      s.import_from(bench::random<3>({heads, dk, dv}, 0.1f, static_cast<unsigned>(n)).view());
       offsets.push_back(tokens / sequences * n);
     }
     offsets.push_back(tokens);

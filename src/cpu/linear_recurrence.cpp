@@ -4,6 +4,7 @@
 #include <cmath>
 #include <cstring>
 
+#include "ashlar/ref/linear_recurrence.hpp"
 #include "src/cpu/dispatch.hpp"
 
 #undef HWY_TARGET_INCLUDE
@@ -47,35 +48,13 @@ namespace {
 constexpr std::string_view kOp = "linear_recurrence";
 
 void check(const LinearRecurrence& a) {
-  const auto [tokens, heads, dv] = a.v.shape;
-  const Index key_heads = a.k.shape[1], dk = a.k.shape[2];
-  expect_shape(kOp, "q", a.q, a.k.shape);
-  expect_shape(kOp, "k", a.k, {tokens, key_heads, dk});
-  expect_shape(kOp, "v", a.v, a.v.shape);
-  expect_shape(kOp, "out", a.out, a.v.shape);
+  const auto [tokens, heads, dv] = a.out.shape;
+  const Index dk = a.k.shape[2], rows = tokens * a.substeps;
   if (heads == 0 || dk == 0 || dv == 0)
-    refuse(kOp, "k has shape ", to_string(a.k.shape), " and v ", to_string(a.v.shape),
+    refuse(kOp, "k has shape ", to_string(a.k.shape), " and out ", to_string(a.out.shape),
            ", expected heads and channels");
-  if (key_heads == 0 || heads % key_heads != 0)
-    refuse(kOp, "v has ", heads, " heads, expected a multiple of the ", key_heads, " of k");
-  if (a.g) expect_shape(kOp, "g", a.g, {tokens, heads});
-  if (a.beta) expect_shape(kOp, "beta", a.beta, {tokens, heads});
   a.offsets.check(kOp, tokens);
-  if (a.g)
-    for (Index t = 0; t < tokens; ++t)
-      for (Index h = 0; h < heads; ++h)
-        if (!(a.g(t, h) <= 0))
-          refuse(kOp, "g[", t, ", ", h, "] is ", static_cast<double>(a.g(t, h)),
-                 ", expected a log decay <= 0");
-  if (a.states.empty()) return;
-  if (static_cast<Index>(a.states.size()) != a.offsets.count())
-    refuse(kOp, "there are ", a.states.size(), " states, expected one for each of ", a.offsets.count(),
-           " sequences");
-  for (const RecurrentState* s : a.states)
-    if (s == nullptr || s->heads() != heads || s->key_dim() != dk || s->value_dim() != dv)
-      refuse(kOp, "a state has shape ",
-             s == nullptr ? std::string("none") : to_string<3>({s->heads(), s->key_dim(), s->value_dim()}),
-             ", expected ", to_string<3>({heads, dk, dv}));
+  (void)rows;
 }
 
 // The tokens of one sequence and value columns [column, column + columns) of head h.
@@ -97,6 +76,19 @@ kernels::RecurrenceTask task_of(const LinearRecurrence& a, Index n, Index h, Ind
 
 void linear_recurrence(const LinearRecurrence& a, CpuExec& exec) {
   check(a);
+  for (Index n = 0; n < static_cast<Index>(a.states.size()); ++n)
+    a.states[static_cast<std::size_t>(n)]->advance(a.offsets.end(n, a.out.shape[0]) - a.offsets.begin(n));
+  if (a.gk || a.a || a.bonus || a.substeps != 1 || a.normalize || a.out.shape[1] != a.v.shape[1] ||
+      a.q.shape[1] != a.k.shape[1]) {
+    const Index columns = a.out.shape[2] + (a.normalize ? 1 : 0);
+    Tensor<float, 4> states({a.offsets.count(), a.out.shape[1], a.k.shape[2], columns});
+    for (std::size_t n = 0; n < a.states.size(); ++n)
+      a.states[n]->export_to(states.view()[static_cast<Index>(n)]);
+    ref::linear_recurrence(a, states.view());
+    for (std::size_t n = 0; n < a.states.size(); ++n)
+      a.states[n]->import_from(states.view()[static_cast<Index>(n)], a.states[n]->position());
+    return;
+  }
   const Index tokens = a.v.shape[0], heads = a.v.shape[1], dv = a.v.shape[2];
   const Index sequences = a.offsets.count(), dk = a.k.shape[2];
   const bool decay = static_cast<bool>(a.g), delta = static_cast<bool>(a.beta);
@@ -121,7 +113,7 @@ void linear_recurrence(const LinearRecurrence& a, CpuExec& exec) {
       task.state = zero_state.at(worker);
       std::memset(task.state, 0, sizeof(float) * static_cast<std::size_t>(state_size));
     } else {
-      task.state = a.states[static_cast<std::size_t>(n)]->panel(h, part);
+      task.state = static_cast<float*>(a.states[static_cast<std::size_t>(n)]->panel(h, part));
     }
     ASHLAR_DISPATCH(exec, run_recurrence)(decay, delta, task);
   };

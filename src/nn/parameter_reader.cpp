@@ -64,7 +64,7 @@ Parameter ParameterLookup::tensor(const Names& names) const {
   return p;
 }
 
-void ParameterLookup::expect_all_read(bool (*ignore)(std::string_view name)) const {
+void ParameterLookup::expect_all_read(const std::function<bool(std::string_view name)>& ignore) const {
   constexpr std::size_t kNamed = 4;
   std::size_t unused = 0;
   std::string first;

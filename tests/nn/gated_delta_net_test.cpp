@@ -36,7 +36,7 @@ struct Layer {
             {r, "b", d, h},
             {r, "g", d, v},
             {r, "o", v, d},
-            r.vector(to_floats(r.tensor("conv", {c.channels(), c.conv_width}))),
+            {r.vector(to_floats(r.tensor("conv", {c.channels(), c.conv_width}))), c.channels(), c.conv_width},
             r.vector("A_log", h),
             r.vector("dt_bias", h),
             {r, "norm.weight", c.value_dim, 1e-5f}};

@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: Apache-2.0
-#include "ashlar/ops/linear_recurrence.hpp"
+#include "ashlar/ops/linear_mixers.hpp"
 
 #include <cstring>
 
@@ -55,7 +55,7 @@ RecurrentState random_state(const Shape& s, unsigned seed) {
   return state;
 }
 
-bool same(std::span<const float> a, std::span<const float> b) {
+bool same(std::span<const std::byte> a, std::span<const std::byte> b) {
   return a.size() == b.size() && std::memcmp(a.data(), b.data(), a.size_bytes()) == 0;
 }
 

@@ -25,24 +25,27 @@ DecoderCache<Exec>::DecoderCache(std::vector<LayerState<Exec>> layers, Index cap
   auto mix = [&](Index x) { fingerprint_ = (fingerprint_ ^ static_cast<std::uint64_t>(x)) * 0x100000001b3; };
   mix(static_cast<Index>(layers_.size()));
   for (const LayerState<Exec>& l : layers_)
-    for (Index extent : {l.kv.kv_heads(), l.kv.head_dim(), l.inputs.shape()[0], l.inputs.shape()[1],
-                         l.recurrent.heads(), l.recurrent.key_dim(), l.recurrent.value_dim()})
+    for (Index extent : {l.kv.kv_heads(), l.kv.head_dim(), l.kv.value_dim(), l.inputs.shape()[0],
+                         l.inputs.shape()[1], l.recurrent.heads(), l.recurrent.key_dim(),
+                         l.recurrent.value_dim(), l.mlp_inputs.shape()[0], l.mlp_inputs.shape()[1]})
       mix(extent);
 }
 
 template <class Exec>
 Index DecoderCache<Exec>::bytes() const {
-  Index n = 0;
-  for (const LayerState<Exec>& l : layers_)
-    n += l.kv.elements(capacity_) + l.inputs.size() + static_cast<Index>(l.recurrent.raw().size());
-  return n * static_cast<Index>(sizeof(float));
+  Index floats = 0, others = 0;
+  for (const LayerState<Exec>& l : layers_) {
+    floats += l.kv.elements(capacity_) + l.inputs.size() + l.mlp_inputs.size();
+    others += l.recurrent.bytes();
+  }
+  return floats * static_cast<Index>(sizeof(float)) + others;
 }
 
 template <class Exec>
 Index DecoderCache<Exec>::floats(Index position) const {
   Index n = 0;
   for (const LayerState<Exec>& l : layers_)
-    n += l.kv.elements(position) + l.inputs.size() +
+    n += l.kv.elements(position) + l.inputs.size() + l.mlp_inputs.size() +
          l.recurrent.heads() * l.recurrent.key_dim() * l.recurrent.value_dim();
   return n;
 }
@@ -57,8 +60,8 @@ std::vector<std::byte> DecoderCache<Exec>::save() const {
   float* to = reinterpret_cast<float*>(saved.data() + sizeof header);
   for (const LayerState<Exec>& l : layers_) {
     if (l.kv) l.kv.save(to), to += l.kv.elements(position_);
-    if (l.inputs)
-      Backend<Exec>::read(l.inputs.view().split(1, l.inputs.shape()[1]), to), to += l.inputs.size();
+    for (const auto* inputs : {&l.inputs, &l.mlp_inputs})
+      if (*inputs) Backend<Exec>::read(inputs->view().split(1, inputs->shape()[1]), to), to += inputs->size();
     if (const auto& r = l.recurrent; r.heads() != 0) {
       r.export_to({to, {r.heads(), r.key_dim(), r.value_dim()}});
       to += r.heads() * r.key_dim() * r.value_dim();
@@ -92,10 +95,11 @@ void DecoderCache<Exec>::restore(std::span<const std::byte> saved) {
   const float* from = values.data();
   for (LayerState<Exec>& l : layers_) {
     if (l.kv) l.kv.restore(from, position), from += l.kv.elements(position);
-    if (l.inputs)
-      Backend<Exec>::write(from, l.inputs.view().split(1, l.inputs.shape()[1])), from += l.inputs.size();
+    for (auto* inputs : {&l.inputs, &l.mlp_inputs})
+      if (*inputs)
+        Backend<Exec>::write(from, inputs->view().split(1, inputs->shape()[1])), from += inputs->size();
     if (auto& r = l.recurrent; r.heads() != 0) {
-      r.import_from({from, {r.heads(), r.key_dim(), r.value_dim()}});
+      r.import_from({from, {r.heads(), r.key_dim(), r.value_dim()}}, position);
       from += r.heads() * r.key_dim() * r.value_dim();
     }
   }

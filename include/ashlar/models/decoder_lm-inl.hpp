@@ -93,10 +93,12 @@ void DecoderLm<Exec>::forward(Ids ids, Offsets offsets, std::span<Cache* const> 
 
   typename Exec::Scratch scratch(exec);
   const auto h = scratch.floats(tokens, c.hidden_size);
+  const auto shared =
+      parts_.shared_width != 0 ? scratch.floats(tokens, parts_.shared_width) : View<float, 2>();
   embedding(Embedding{ids, parts_.embedding.values(), h, c.embedding_scale}, exec);
   for (std::size_t layer = 0; layer < parts_.blocks.size(); ++layer) {
     for (std::size_t n = 0; n < caches.size(); ++n) states(n) = &caches[n]->layer(static_cast<Index>(layer));
-    parts_.blocks[layer]->forward(h, {offsets, positions, {states.data, caches.size()}, phase}, exec);
+    parts_.blocks[layer]->forward(h, {offsets, positions, {states.data, caches.size()}, phase, shared}, exec);
   }
 
   View<float, 2> wanted = h;

@@ -46,6 +46,7 @@ class DecoderLm {
     typename Backend<Exec>::Matrix embedding, head;  // [vocab, hidden]; no head: tied to the embedding
     std::vector<std::unique_ptr<DecoderBlock<Exec>>> blocks;
     Norm<Exec> norm;
+    Index shared_width = 0;  // floats a token of SequenceBatch::shared
     DecoderSize size;
   };
   explicit DecoderLm(Parts parts);
@@ -79,22 +80,35 @@ class DecoderLm {
 
 extern template class DecoderLm<CpuExec>;
 
-// Reads what all decoders have, "model.embed_tokens", "model.norm" and "lm_head", and each layer through
-// block(layer, reader of "model.layers.<layer>."). Error("UnusedTensor") for tensors that no part asked for.
-template <class Exec, class MakeBlock>
+// Where a checkpoint has what all decoders have.
+struct DecoderNames {
+  Names embedding = "model.embed_tokens.weight", norm = "model.norm.weight", head = "lm_head.weight";
+  std::string layers = "model.layers";
+  // Tensors that no part asks for and that may be there all the same.
+  bool (*ignored)(std::string_view name) = [](std::string_view) { return false; };
+};
+
+// Reads what all decoders have and each layer through block(layer, reader of "<layers>.<layer>."). A final
+// norm other than the root-mean-square norm is `norm`'s to read, norm(reader). Error("UnusedTensor") for
+// tensors that no part asked for.
+template <class Exec, class MakeBlock, class MakeNorm>
 std::unique_ptr<DecoderLm<Exec>> make_decoder_lm(const DecoderConfig& c, const Parameters& parameters,
-                                                 Exec& exec, MakeBlock&& block) {
+                                                 Exec& exec, const DecoderNames& names, MakeBlock&& block,
+                                                 MakeNorm&& norm, Index shared_width = 0) {
   const ParameterReader<Exec> r(parameters, exec);
   typename DecoderLm<Exec>::Parts parts{c};
-  const bool tied = c.tied || !r.contains("lm_head.weight");
-  parts.embedding = r.matrix("model.embed_tokens.weight", c.vocab_size, c.hidden_size, tied);
+  parts.shared_width = shared_width;
+  const bool tied = c.tied || !r.contains(names.head);
+  parts.embedding = r.matrix(names.embedding, c.vocab_size, c.hidden_size, tied);
   const ParameterCount embedding = r.count();
-  if (!tied) parts.head = r.matrix("lm_head.weight", c.vocab_size, c.hidden_size);
-  parts.norm = Norm<Exec>(r, "model.norm.weight", c.hidden_size, c.norm_eps);
-  for (Index i = 0; i < c.layers; ++i) parts.blocks.push_back(block(i, r.scope(concat("model.layers.", i))));
+  if (!tied) parts.head = r.matrix(names.head, c.vocab_size, c.hidden_size);
+  parts.norm = norm(r);
+  for (Index i = 0; i < c.layers; ++i)
+    parts.blocks.push_back(block(i, r.scope(concat(names.layers, ".", i))));
   // Prediction heads for training, a buffer of older files, and the copy of a tied embedding.
-  r.expect_all_read([](std::string_view name) {
-    return name.starts_with("mtp.") || name.ends_with("rotary_emb.inv_freq") || name == "lm_head.weight";
+  r.expect_all_read([&](std::string_view name) {
+    return name.starts_with("mtp.") || name.ends_with("rotary_emb.inv_freq") || name == "lm_head.weight" ||
+           names.ignored(name);
   });
   const ParameterCount all = r.count();
   parts.size = {all.elements, all.matrix_elements, all.bytes, all.bytes};
@@ -103,6 +117,15 @@ std::unique_ptr<DecoderLm<Exec>> make_decoder_lm(const DecoderConfig& c, const P
     parts.size.bytes_per_token -= embedding.bytes - embedding.bytes / c.vocab_size;
   }
   return std::make_unique<DecoderLm<Exec>>(std::move(parts));
+}
+
+template <class Exec, class MakeBlock>
+std::unique_ptr<DecoderLm<Exec>> make_decoder_lm(const DecoderConfig& c, const Parameters& parameters,
+                                                 Exec& exec, MakeBlock&& block,
+                                                 const DecoderNames& names = {}) {
+  return make_decoder_lm(c, parameters, exec, names, block, [&](const ParameterReader<Exec>& r) {
+    return Norm<Exec>(r, names.norm, c.hidden_size, c.norm_eps);
+  });
 }
 
 }  // namespace v0

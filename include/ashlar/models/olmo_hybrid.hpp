@@ -45,7 +45,8 @@ GatedDeltaNetWeights<Exec> read_gated_delta_net(const ParameterReader<Exec>& r,
   w.b = Linear<Exec>(r, "b_proj", c.hidden, c.value_heads);
   w.g = Linear<Exec>(r, "g_proj", c.hidden, c.values());
   w.o = Linear<Exec>(r, {"o_proj", "out_proj"}, c.values(), c.hidden);
-  w.conv = r.vector(read_joined_conv(r, c.channels(), c.conv_width));
+  w.conv = ShortConvolution<Exec>(r.vector(read_joined_conv(r, c.channels(), c.conv_width)), c.channels(),
+                                  c.conv_width);
   w.a_log = r.vector("A_log", c.value_heads);
   w.dt_bias = r.vector("dt_bias", c.value_heads);
   w.norm = Norm<Exec>(r, {"o_norm.weight", "norm.weight"}, c.value_dim, kEps);

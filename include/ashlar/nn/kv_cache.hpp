@@ -11,38 +11,44 @@ template <class Exec>
 class KvCache {
  public:
   KvCache() = default;
-  KvCache(Index kv_heads, Index head_dim, Index capacity)
-      : keys_({kv_heads, capacity, head_dim}), values_({kv_heads, capacity, head_dim}) {}
+  // `value_dim`: of a value row, where it is not the key row's.
+  KvCache(Index kv_heads, Index head_dim, Index capacity, Index value_dim = -1)
+      : keys_({kv_heads, capacity, head_dim}),
+        values_({kv_heads, capacity, value_dim < 0 ? head_dim : value_dim}) {}
 
   Index length() const { return length_; }
   Index capacity() const { return keys_.shape()[1]; }
   Index kv_heads() const { return keys_.shape()[0]; }
   Index head_dim() const { return keys_.shape()[2]; }
+  Index value_dim() const { return values_.shape()[2]; }
   explicit operator bool() const { return static_cast<bool>(keys_); }
 
-  // [length, Hkv, D]
+  // [length, Hkv, D], [length, Hkv, Dv]
   View<const float, 3> keys() const { return rows(keys_, 0, length_); }
   View<const float, 3> values() const { return rows(values_, 0, length_); }
 
-  // Writes k, v [T, Hkv, D] behind the last position. Refused: more than the capacity.
+  // Writes k [T, Hkv, D] and v [T, Hkv, Dv] behind the last position. Refused: more than the capacity.
   void append(View<const float, 3> k, View<const float, 3> v, Exec& exec) {
     const Index end = length_ + k.shape[0];
     if (end > capacity()) refuse("KvCache", "position ", end, " is behind the capacity, ", capacity());
     Backend<Exec>::copy(k, rows(keys_, length_, end), exec);
-    Backend<Exec>::copy(v, rows(values_, length_, end), exec);
+    if (value_dim() != 0) Backend<Exec>::copy(v, rows(values_, length_, end), exec);
     length_ = end;
   }
 
-  // [2, length, Hkv, D], keys first, from and to packed host memory.
-  Index elements(Index length) const { return 2 * length * kv_heads() * head_dim(); }
+  // Forgets the last tokens.
+  void truncate(Index length) { length_ = length; }
+
+  // [length, Hkv, D] keys, then [length, Hkv, Dv] values, from and to packed host memory.
+  Index elements(Index length) const { return length * kv_heads() * (head_dim() + value_dim()); }
   void save(float* to) const {
     Backend<Exec>::read(keys(), to);
-    Backend<Exec>::read(values(), to + elements(length_) / 2);
+    Backend<Exec>::read(values(), to + length_ * kv_heads() * head_dim());
   }
   void restore(const float* from, Index length) {
     length_ = length;
     Backend<Exec>::write(from, rows(keys_, 0, length));
-    Backend<Exec>::write(from + elements(length) / 2, rows(values_, 0, length));
+    Backend<Exec>::write(from + length * kv_heads() * head_dim(), rows(values_, 0, length));
   }
 
  private:

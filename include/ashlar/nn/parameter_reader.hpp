@@ -1,5 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
 #pragma once
+#include <functional>
 #include <initializer_list>
 #include <set>
 #include <span>
@@ -55,7 +56,7 @@ class ParameterLookup {
   // Of any shape.
   Parameter tensor(const Names& names) const;
   // Error("UnusedTensor") when the checkpoint has tensors that nobody read and `ignore` does not excuse.
-  void expect_all_read(bool (*ignore)(std::string_view name)) const;
+  void expect_all_read(const std::function<bool(std::string_view name)>& ignore) const;
 
   ParameterCount& count() const { return record_->count; }
 

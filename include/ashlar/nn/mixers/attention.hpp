@@ -1,8 +1,8 @@
 // SPDX-License-Identifier: Apache-2.0
 #pragma once
 #include "ashlar/nn/linear.hpp"
+#include "ashlar/nn/mixer.hpp"
 #include "ashlar/nn/norm.hpp"
-#include "ashlar/nn/sequence_batch.hpp"
 #include "ashlar/ops/rope.hpp"
 #include "ashlar/ops/softmax_attention.hpp"
 
@@ -25,7 +25,7 @@ struct AttentionConfig {
 //   q, k, v = W_q x, W_k x, W_v x;  q, k <- norm(q), norm(k);  q, k <- rope(q), rope(k);  out = W_o softmax(q
 //   k^T) v
 template <class Exec>
-class Attention {
+class Attention final : public Mixer<Exec> {
  public:
   Attention(const ParameterReader<Exec>& r, const AttentionConfig& c)
       : config_(c),
@@ -43,7 +43,7 @@ class Attention {
     config_.rope = nullptr;
   }
 
-  LayerState<Exec> new_state(Index capacity) const {
+  LayerState<Exec> new_state(Index capacity) const override {
     LayerState<Exec> state;
     state.kv = KvCache<Exec>(config_.kv_heads, config_.head_dim, capacity);
     return state;
@@ -51,7 +51,7 @@ class Attention {
 
   // x, out [T, hidden]; `out` may be `x`.
   void operator()(View<const float, 2> x, View<float, 2> out, const SequenceBatch<Exec>& batch,
-                  Exec& exec) const {
+                  Exec& exec) const override {
     const auto& [hidden, heads, kv_heads, dim, biased, qk_norm, eps, rope, window] = config_;
     typename Exec::Scratch scratch(exec);
     const Index tokens = x.shape[0];

@@ -1,10 +1,10 @@
 // SPDX-License-Identifier: Apache-2.0
 #pragma once
 #include "ashlar/nn/linear.hpp"
+#include "ashlar/nn/mixer.hpp"
 #include "ashlar/nn/norm.hpp"
-#include "ashlar/nn/sequence_batch.hpp"
+#include "ashlar/nn/short_convolution.hpp"
 #include "ashlar/ops/decay_gate.hpp"
-#include "ashlar/ops/short_conv.hpp"
 
 namespace ashlar {
 inline namespace v0 {
@@ -22,12 +22,12 @@ struct GatedDeltaNetConfig {
 template <class Exec>
 struct GatedDeltaNetWeights {
   using Vector = typename Backend<Exec>::Vector;
-  Linear<Exec> q, k, v;   // [Hk Dk], [Hk Dk], [Hv Dv] rows
-  Linear<Exec> a, b;      // [Hv] rows: decay and strength
-  Linear<Exec> g, o;      // [Hv Dv] rows: gate; [hidden] rows: output
-  Vector conv;            // [2 Hk Dk + Hv Dv, W]: channels of q, k, v
-  Vector a_log, dt_bias;  // [Hv]
-  Norm<Exec> norm;        // [Dv]
+  Linear<Exec> q, k, v;         // [Hk Dk], [Hk Dk], [Hv Dv] rows
+  Linear<Exec> a, b;            // [Hv] rows: decay and strength
+  Linear<Exec> g, o;            // [Hv Dv] rows: gate; [hidden] rows: output
+  ShortConvolution<Exec> conv;  // [2 Hk Dk + Hv Dv, W]: channels of q, k, v
+  Vector a_log, dt_bias;        // [Hv]
+  Norm<Exec> norm;              // [Dv]
 };
 
 // Gated DeltaNet (Yang, Kautz and Hatamizadeh, 2024):
@@ -35,21 +35,21 @@ struct GatedDeltaNetWeights {
 //   beta = sigmoid(W_b x), twice that with negative eigenvalues;  decay = -exp(a_log) softplus(W_a x +
 //   dt_bias) o = gated_delta_rule(q, k, v, decay, beta);  out = W_o (norm(o) silu(W_g x))
 template <class Exec>
-class GatedDeltaNet {
+class GatedDeltaNet final : public Mixer<Exec> {
  public:
   GatedDeltaNet(const GatedDeltaNetConfig& config, GatedDeltaNetWeights<Exec> weights)
       : c_(config), w_(std::move(weights)) {}
 
-  LayerState<Exec> new_state(Index) const {
+  LayerState<Exec> new_state(Index) const override {
     LayerState<Exec> state;
-    state.inputs = typename Backend<Exec>::template Array<float, 2>({c_.conv_width - 1, c_.channels()});
+    state.inputs = w_.conv.new_inputs();
     state.recurrent = typename Backend<Exec>::RecurrentState(c_.value_heads, c_.key_dim, c_.value_dim);
     return state;
   }
 
   // x, out [T, hidden]; `out` may be `x`.
   void operator()(View<const float, 2> x, View<float, 2> out, const SequenceBatch<Exec>& batch,
-                  Exec& exec) const {
+                  Exec& exec) const override {
     typename Exec::Scratch scratch(exec);
     const Index tokens = x.shape[0], keys = c_.keys();
     const auto projected = scratch.floats(tokens, c_.channels()),
@@ -59,19 +59,12 @@ class GatedDeltaNet {
     auto q_of = [&](View<float, 2> all) { return all.slice(1, 0, keys); };
     auto k_of = [&](View<float, 2> all) { return all.slice(1, keys, 2 * keys); };
     auto v_of = [&](View<float, 2> all) { return all.slice(1, 2 * keys, c_.channels()); };
-    const States states(batch, exec);
+    const RecurrentStates<Exec> states(batch, exec);
 
     w_.q(x, q_of(projected), batch.phase, exec);
     w_.k(x, k_of(projected), batch.phase, exec);
     w_.v(x, v_of(projected), batch.phase, exec);
-    short_conv(ShortConv{projected,
-                         {w_.conv.data(), {c_.channels(), c_.conv_width}},
-                         {},
-                         mixed,
-                         Activation::silu,
-                         batch.offsets,
-                         states.inputs},
-               exec);
+    w_.conv(projected, mixed, batch, exec);
     const auto q = q_of(mixed).split(1, c_.key_dim), k = k_of(mixed).split(1, c_.key_dim);
     l2_norm(L2Norm{q, q}, exec);
     l2_norm(L2Norm{k, k}, exec);
@@ -82,36 +75,15 @@ class GatedDeltaNet {
     activate(Activate{beta, {}, beta, Activation::sigmoid, c_.negative_eigenvalues ? 2.f : 1.f}, exec);
 
     const auto heads = o.split(1, c_.value_dim);
-    linear_recurrence(
-        typename Backend<Exec>::LinearRecurrence{q, k, v_of(mixed).split(1, c_.value_dim), decay, beta, heads,
-                                                 0, batch.offsets, states.recurrent},
-        exec);
+    linear_recurrence(typename Backend<Exec>::LinearRecurrence{q, k, v_of(mixed).split(1, c_.value_dim),
+                                                               decay, beta, heads, 0, batch.offsets, states},
+                      exec);
     w_.g(x, gate, batch.phase, exec);
     w_.norm(heads, heads, exec, gate.split(1, c_.value_dim));
     w_.o(o, out, batch.phase, exec);
   }
 
  private:
-  // The batch's states as the ops take them.
-  struct States {
-    typename Backend<Exec>::HostScratch scratch;
-    std::span<float* const> inputs;
-    std::span<typename Backend<Exec>::RecurrentState* const> recurrent;
-
-    States(const SequenceBatch<Exec>& batch, Exec& exec) : scratch(exec) {
-      const std::size_t n = batch.states.size();
-      if (n == 0) return;
-      const auto tails = scratch.template get<float*>(n);
-      const auto matrices = scratch.template get<typename Backend<Exec>::RecurrentState*>(n);
-      for (std::size_t i = 0; i < n; ++i) {
-        tails(i) = batch.states[i]->inputs.data();
-        matrices(i) = &batch.states[i]->recurrent;
-      }
-      inputs = {tails.data, n};
-      recurrent = {matrices.data, n};
-    }
-  };
-
   GatedDeltaNetConfig c_;
   GatedDeltaNetWeights<Exec> w_;
 };
