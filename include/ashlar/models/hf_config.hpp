@@ -25,6 +25,12 @@ struct DecoderConfig {
   static DecoderConfig from(const Value& config, Index max_positions);
 };
 
+// Positions of a model whose parts do not count them.
+inline constexpr Index kNoPositionLimit = Index{1} << 40;
+
+// The function that transformers calls so in "hidden_act".
+Activation activation_of(const std::string& name);
+
 // A positive integer.
 Index positive(const Value& config, std::string_view key);
 Index positive(const Value& config, std::string_view key, Index otherwise);
