@@ -16,6 +16,9 @@ class Linear {
     if (const Names bias = names.with(".bias"); biased || r.contains(bias)) bias_ = r.vector(bias, out);
   }
 
+  explicit Linear(typename Backend<Exec>::Matrix weight, typename Backend<Exec>::Vector bias = {})
+      : weight_(std::move(weight)), bias_(std::move(bias)) {}
+
   // x [T, in], out [T, out]
   void operator()(View<const float, 2> x, View<float, 2> out, Phase phase, Exec& exec) const {
     dense(typename Backend<Exec>::Dense{x, weight_, bias_.view(), out, phase}, exec);

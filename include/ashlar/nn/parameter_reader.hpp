@@ -84,8 +84,11 @@ class ParameterReader : public ParameterLookup {
 
   // [rows, columns]; `pack` when a dense layer multiplies with it.
   Matrix matrix(const Names& names, Index rows, Index columns, bool pack = true) const {
-    const Parameter p = tensor(names, {rows, columns});
-    Matrix weight = Backend<Exec>::matrix(p, rows, columns, pack, *exec_);
+    return matrix(tensor(names, {rows, columns}), pack);
+  }
+  // A tensor that was read, or a part of one.
+  Matrix matrix(const Parameter& p, bool pack = true) const {
+    Matrix weight = Backend<Exec>::matrix(p, p.shape[0], p.shape[1], pack, *exec_);
     count().matrix_elements += p.size();
     count().bytes += p.size() * bits(weight.values().dtype) / 8;
     return weight;
