@@ -54,10 +54,9 @@ HWY_INLINE FloatVec normal_tail(FloatTag d, FloatVec a) {
   return hn::Mul(exp_negative(d, square, rest), hn::Mul(p, t));
 }
 
-// max(x, 0) + ln(1 + u) with u = e^-|x|; ln(1 + u) = 2 atanh(s) with s = u / (2 + u) <= 1/3.
-HWY_INLINE FloatVec softplus(FloatTag d, FloatVec x) {
-  const auto u = exp_negative(d, hn::Neg(hn::Abs(x)));
-  const auto s = hn::Div(u, hn::Add(u, hn::Set(d, 2.0f)));
+// ln(1 + y) for y in [-1/2, 1], as 2 atanh(s) with s = y / (2 + y): |s| <= 1/3.
+HWY_INLINE FloatVec log1p_small(FloatTag d, FloatVec y) {
+  const auto s = hn::Div(y, hn::Add(y, hn::Set(d, 2.0f)));
   const auto z = hn::Mul(s, s);
   auto p = hn::Set(d, 1.215045482904e-1f);
   p = hn::MulAdd(p, z, hn::Set(d, 1.071383233243e-1f));
@@ -65,7 +64,13 @@ HWY_INLINE FloatVec softplus(FloatTag d, FloatVec x) {
   p = hn::MulAdd(p, z, hn::Set(d, 1.999943888350e-1f));
   p = hn::MulAdd(p, z, hn::Set(d, 3.333333781085e-1f));
   const auto s2 = hn::Add(s, s);
-  return hn::Add(hn::IfThenZeroElse(hn::Lt(x, hn::Zero(d)), x), hn::MulAdd(hn::Mul(s2, z), p, s2));
+  return hn::MulAdd(hn::Mul(s2, z), p, s2);
+}
+
+// max(x, 0) + ln(1 + e^-|x|)
+HWY_INLINE FloatVec softplus(FloatTag d, FloatVec x) {
+  const auto u = exp_negative(d, hn::Neg(hn::Abs(x)));
+  return hn::Add(hn::IfThenZeroElse(hn::Lt(x, hn::Zero(d)), x), log1p_small(d, u));
 }
 
 // The functions of Activation on a vector. The relative error is within 4 ulp, of gelu_tanh below 0 within
