@@ -231,7 +231,8 @@ void decode(std::span<const Dense> layers, CpuExec& exec) {
   exec.parallel_for(tasks, [&](Index task, int) {
     const DecodePart& part = part_of(filled, task);
     const Dense& a = part.layer;
-    const Index begin = (task - part.first_task) * part.step, end = std::min(a.weight.rows(), begin + part.step);
+    const Index begin = (task - part.first_task) * part.step,
+                end = std::min(a.weight.rows(), begin + part.step);
     if (a.weight.values().dtype == DType::f32)
       ASHLAR_DISPATCH(exec, decode_f32)(a, begin, end);
     else
@@ -271,7 +272,7 @@ struct PackedRows {
 struct PrefillPart {
   const Dense* layer;
   PackedRows rows;
-  bool own_rows;            // not the ones of the part before
+  bool own_rows;               // not the ones of the part before
   const Gemm* products[2][2];  // of [a short last tile][a narrow last panel]
   Index panels, tiles, groups, first_task;
 };
@@ -320,14 +321,16 @@ void prefill(std::span<const Dense> layers, CpuExec& exec) {
     const PrefillPart& part = part_of(filled, task);
     const Dense& a = *part.layer;
     const Index m = a.x.shape[0], n = a.weight.rows(), k = a.weight.columns();
-    const Index panel = (task - part.first_task) / part.groups, group = (task - part.first_task) % part.groups;
+    const Index panel = (task - part.first_task) / part.groups,
+                group = (task - part.first_task) % part.groups;
     const Index column = panel * kTileColumns, columns = std::min(kTileColumns, n - column);
     const bool packed = static_cast<bool>(a.weight.packed());
     const float* b = packed ? a.weight.packed().data() + column * k : panel_memory.at(worker);
     if (!packed)
       ASHLAR_DISPATCH(exec, pack_panel)(a.weight.values(), column, columns, panel_memory.at(worker));
     float* const out = out_memory.at(worker);
-    for (Index tile = part.tiles * group / part.groups; tile < part.tiles * (group + 1) / part.groups; ++tile) {
+    for (Index tile = part.tiles * group / part.groups; tile < part.tiles * (group + 1) / part.groups;
+         ++tile) {
       const Index row = tile * kTileRows, rows = std::min(kTileRows, m - row);
       part.products[rows < kTileRows][columns < kTileColumns]->multiply(part.rows.row(row), b, out,
                                                                         product_memory.at(worker));

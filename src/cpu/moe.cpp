@@ -63,8 +63,7 @@ void combine_row(const float* const* rows, const float* weights, Index count, co
   }
   if (i == n) return;
   auto y = hn::Zero(d);
-  for (Index j = 0; j < count; ++j)
-    y = hn::MulAdd(hn::Set(d, weights[j]), load_n(d, rows[j] + i, n - i), y);
+  for (Index j = 0; j < count; ++j) y = hn::MulAdd(hn::Set(d, weights[j]), load_n(d, rows[j] + i, n - i), y);
   if (shared) y = hn::MulAdd(hn::Set(d, gate), load_n(d, shared + i, n - i), y);
   store_n(y, d, out + i, n - i);
 }
@@ -136,7 +135,8 @@ void moe_route(const MoeRoute& a, CpuExec& exec) {
   const Index chosen = a.experts.shape[1], count = experts;
   expect_shape(op, "logits", a.logits, a.logits.shape);
   if (chosen < 1 || chosen > count)
-    refuse(op, "experts has shape ", to_string(a.experts.shape), ", expected 1 to ", count, " experts a token");
+    refuse(op, "experts has shape ", to_string(a.experts.shape), ", expected 1 to ", count,
+           " experts a token");
   expect_shape(op, "experts", a.experts, {tokens, chosen});
   expect_shape(op, "weights", a.weights, {tokens, chosen});
   if (a.selection_bias) expect_shape(op, "selection_bias", a.selection_bias, {count});

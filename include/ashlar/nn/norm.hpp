@@ -19,10 +19,10 @@ class Norm {
   void operator()(View<const float, 2> x, View<float, 2> out, Exec& exec) const {
     (*this)(x.split(1, x.shape[1]), out.split(1, out.shape[1]), exec);
   }
-  // Over each head, x [T, H, D], with an optional gate: out = norm(x) silu(gate).
-  void operator()(View<const float, 3> x, View<float, 3> out, Exec& exec,
-                  View<const float, 3> gate = {}) const {
-    rms_norm(RmsNorm{x, weight_.view(), out, eps_, weight_offset_, gate}, exec);
+  // Over each head, x [T, H, D], with an optional gate: out = norm(x) activation(gate).
+  void operator()(View<const float, 3> x, View<float, 3> out, Exec& exec, View<const float, 3> gate = {},
+                  Activation activation = Activation::silu) const {
+    rms_norm(RmsNorm{x, weight_.view(), out, eps_, weight_offset_, gate, activation}, exec);
   }
 
  private:

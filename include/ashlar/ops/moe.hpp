@@ -24,10 +24,10 @@ enum class RouterScore : std::uint8_t { softmax, sigmoid };
 // chosen_groups outside [1, groups]. Backward needs logits and experts.
 template <class T>
 struct MoeRouteArgs {
-  View<const T, 2> logits;         // [T, E]
+  View<const T, 2> logits;          // [T, E]
   View<const T, 1> selection_bias;  // [E]; empty: none
-  View<std::int32_t, 2> experts;   // [T, k]
-  View<T, 2> weights;              // [T, k]
+  View<std::int32_t, 2> experts;    // [T, k]
+  View<T, 2> weights;               // [T, k]
   RouterScore score = RouterScore::softmax;
   bool renormalize = true;
   T scale = 1;
@@ -52,18 +52,18 @@ void moe_group(const MoeGroup& args, CpuExec& exec);
 // out[i, :] = x[tokens[i], :]. Refused: shapes that differ, a token outside of x. `out` must not overlap `x`.
 template <class T>
 struct MoeGatherArgs {
-  View<const T, 2> x;            // [T, D]
-  View<const Index, 1> tokens;   // [N]
-  View<T, 2> out;                // [N, D]
+  View<const T, 2> x;           // [T, D]
+  View<const Index, 1> tokens;  // [N]
+  View<T, 2> out;               // [N, D]
 };
 using MoeGather = MoeGatherArgs<float>;
 
 void moe_gather(const MoeGather& args, CpuExec& exec);
 
-// out[t, :] = sum_j weights[t, j] y[rows[t, j], :], in the order of j, plus a shared expert's part where there
-// is one: sigmoid(shared_gate[t]) shared[t, :], or shared[t, :] without a gate (Qwen2-MoE, 2024; DeepSeek-
-// MoE, Dai et al., 2024). Refused: shapes that differ, a row outside of y, a gate without `shared`. `out` may
-// be `shared`. Backward needs y, weights and rows.
+// out[t, :] = sum_j weights[t, j] y[rows[t, j], :], in the order of j, plus a shared expert's part where
+// there is one: sigmoid(shared_gate[t]) shared[t, :], or shared[t, :] without a gate (Qwen2-MoE, 2024;
+// DeepSeek- MoE, Dai et al., 2024). Refused: shapes that differ, a row outside of y, a gate without `shared`.
+// `out` may be `shared`. Backward needs y, weights and rows.
 template <class T>
 struct MoeCombineArgs {
   View<const T, 2> y;            // [N, D]

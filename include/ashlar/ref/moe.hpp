@@ -45,7 +45,8 @@ void moe_route(const MoeRouteArgs<T>& a) {
       for (Index g = 0; g < a.groups; ++g) {
         const std::vector<T> members(choice.begin() + g * size, choice.begin() + (g + 1) * size);
         T sum = 0;
-        for (Index e : largest(members, std::min<Index>(2, size))) sum += members[static_cast<std::size_t>(e)];
+        for (Index e : largest(members, std::min<Index>(2, size)))
+          sum += members[static_cast<std::size_t>(e)];
         worth.push_back(sum);
       }
       const std::vector<Index> kept = largest(worth, a.chosen_groups);
