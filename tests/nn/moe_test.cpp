@@ -18,7 +18,7 @@ struct Layer : RandomParameters {
       : RandomParameters(dtype, 5,
                          [fused](std::string_view name) {
                            return !name.ends_with(".bias") &&
-                 (fused || name.find("experts.gate_up_proj") == std::string_view::npos);
+                                  (fused || name.find("experts.gate_up_proj") == std::string_view::npos);
                          }),
         c(config) {}
 
