@@ -17,6 +17,7 @@
 #include "ashlar/ops/embedding.hpp"
 #include "ashlar/ops/linear_mixers.hpp"
 #include "ashlar/ops/linear_recurrence.hpp"
+#include "ashlar/ops/moe.hpp"
 #include "ashlar/ops/norm.hpp"
 #include "ashlar/ops/residual_add.hpp"
 #include "ashlar/ops/rope.hpp"

@@ -50,18 +50,6 @@ Tensor<float, 1> joined(const std::vector<Parameter>& parts) {
   return all;
 }
 
-Parameter columns(const Parameter& p, Index begin, Index end) {
-  const Index rows = p.shape.at(0), all = p.shape.at(1), width = end - begin, element = bits(p.dtype) / 8;
-  if (p.shape.size() != 2 || begin < 0 || width < 0 || end > all)
-    refuse("columns", "[", begin, ", ", end, ") of a matrix of ", all, " columns");
-  auto part = std::make_shared<Tensor<std::byte, 1>>(std::array<Index, 1>{rows * width * element});
-  for (Index i = 0; i < rows && width != 0; ++i)
-    std::memcpy(part->data() + i * width * element,
-                static_cast<const std::byte*>(p.data) + (i * all + begin) * element,
-                static_cast<std::size_t>(width * element));
-  return {part->data(), p.dtype, {rows, width}, part};
-}
-
 DenseWeight Backend<CpuExec>::matrix(const Parameter& p, Index rows, Index columns, bool pack,
                                      CpuExec& exec) {
   Parameter kept = p;

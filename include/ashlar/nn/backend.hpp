@@ -45,8 +45,5 @@ Tensor<float, 1> to_floats(const Parameter& p);
 // The elements of several tensors one behind another.
 Tensor<float, 1> joined(const std::vector<Parameter>& parts);
 
-// Columns [begin, end) of a matrix, of its type, in memory of their own.
-Parameter columns(const Parameter& p, Index begin, Index end);
-
 }  // namespace v0
 }  // namespace ashlar

@@ -32,15 +32,19 @@ class Mlp {
   Activation activation_;
 };
 
+// The spellings of a gated MLP's projections.
+inline const Names kGateNames = {"gate_proj", "w1"}, kUpNames = {"up_proj", "w3"},
+                   kDownNames = {"down_proj", "w2"};
+
 // The gated MLP: out = down(activation(gate x) * up x) (Shazeer, 2020).
 template <class Exec>
 class GatedMlp {
  public:
   GatedMlp(const ParameterReader<Exec>& r, Index hidden, Index width, Activation activation,
            bool biased = false)
-      : gate_(r, "gate_proj", hidden, width, biased),
-        up_(r, "up_proj", hidden, width, biased),
-        down_(r, "down_proj", width, hidden, biased),
+      : gate_(r, kGateNames, hidden, width, biased),
+        up_(r, kUpNames, hidden, width, biased),
+        down_(r, kDownNames, width, hidden, biased),
         width_(width),
         activation_(activation) {}
 

@@ -28,13 +28,13 @@ class Norm {
   void operator()(View<const float, 2> x, View<float, 2> out, Exec& exec) const {
     (*this)(x.split(1, x.shape[1]), out.split(1, out.shape[1]), exec);
   }
-  // Over each head, x [T, H, D], with an optional gate: out = norm(x) silu(gate).
-  void operator()(View<const float, 3> x, View<float, 3> out, Exec& exec,
-                  View<const float, 3> gate = {}) const {
+  // Over each head, x [T, H, D], with an optional gate: out = norm(x) activation(gate).
+  void operator()(View<const float, 3> x, View<float, 3> out, Exec& exec, View<const float, 3> gate = {},
+                  Activation activation = Activation::silu) const {
     if (centred_)
-      layer_norm(LayerNorm{x, weight_.view(), bias_.view(), out, eps_, gate}, exec);
+      layer_norm(LayerNorm{x, weight_.view(), bias_.view(), out, eps_, gate, activation}, exec);
     else
-      rms_norm(RmsNorm{x, weight_.view(), out, eps_, weight_offset_, gate}, exec);
+      rms_norm(RmsNorm{x, weight_.view(), out, eps_, weight_offset_, gate, activation}, exec);
   }
 
  private:

@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
 #pragma once
-#include "ashlar/nn/low_rank.hpp"
+#include "ashlar/nn/low_rank_linear.hpp"
 #include "ashlar/nn/mixer.hpp"
 #include "ashlar/nn/norm.hpp"
 #include "ashlar/nn/shift_tokens.hpp"
@@ -44,13 +44,14 @@ class Rwkv6 final : public Mixer<Exec> {
         bonus_(r.vector(to_floats(r.tensor("bonus", {c.heads, c.key_dim})))),
         norm_(Norm<Exec>::layer(r, "g_norm", c.values(), c.norm_eps)) {
     // [hidden, 5, rank] in the checkpoint: a matrix for each mix.
-    const Parameter up = r.tensor("x_proj.2.weight", {c.hidden, kMixes * c.mix_rank});
-    const Tensor<float, 1> bias = to_floats(r.tensor("x_bias", {kMixes, c.hidden}));
+    Parameter up = r.tensor("x_proj.2.weight", {c.hidden, kMixes * c.mix_rank});
+    const Parameter bias = r.tensor("x_bias", {kMixes, c.hidden});
+    up.shape = {c.hidden * kMixes, c.mix_rank};
+    std::vector<Index> mine(static_cast<std::size_t>(c.hidden));
     for (Index n = 0; n < kMixes; ++n) {
-      Tensor<float, 1> row({c.hidden});
-      std::copy_n(bias.data() + n * c.hidden, c.hidden, row.data());
+      for (Index i = 0; i < c.hidden; ++i) mine[static_cast<std::size_t>(i)] = i * kMixes + n;
       up_[n] =
-          Linear<Exec>(r.matrix(columns(up, n * c.mix_rank, (n + 1) * c.mix_rank)), r.vector(std::move(row)));
+          Linear<Exec>(r, take(up, mine), c.mix_rank, c.hidden, r.vector(to_floats(slice(bias, n, n + 1))));
     }
   }
 
@@ -112,7 +113,7 @@ class Rwkv6 final : public Mixer<Exec> {
   Rwkv6Config c_;
   Linear<Exec> down_, r_, k_, v_, g_, o_;
   Linear<Exec> up_[kMixes];
-  LowRank<Exec> w_;
+  LowRankLinear<Exec> w_;
   typename Backend<Exec>::Vector mu_, bonus_;
   Norm<Exec> norm_;
 };

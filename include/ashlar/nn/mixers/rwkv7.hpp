@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
 #pragma once
-#include "ashlar/nn/low_rank.hpp"
+#include "ashlar/nn/low_rank_linear.hpp"
 #include "ashlar/nn/mixer.hpp"
 #include "ashlar/nn/norm.hpp"
 #include "ashlar/nn/shift_tokens.hpp"
@@ -112,9 +112,9 @@ class Rwkv7 final : public Mixer<Exec> {
  private:
   static constexpr Index kMixes = 6;
 
-  LowRank<Exec> low_rank(const ParameterReader<Exec>& r, const std::string& name, Index rank, Index out,
-                         Activation activation, bool biased) const {
-    return {r, name + ".lora.0", name + ".lora.2", c_.hidden, rank, out, activation, biased};
+  LowRankLinear<Exec> low_rank(const ParameterReader<Exec>& r, const std::string& name, Index rank, Index out,
+                               Activation activation, bool biased) const {
+    return {r, name + ".lora.0", name + ".lora.2", c_.hidden, rank, out, biased, activation};
   }
   // [6, hidden]
   static Tensor<float, 1> read_mu(const ParameterReader<Exec>& r, Index hidden) {
@@ -127,7 +127,7 @@ class Rwkv7 final : public Mixer<Exec> {
 
   Rwkv7Config c_;
   Linear<Exec> r_, k_, v_, o_;
-  LowRank<Exec> w_low_, a_low_, g_low_, v_low_;
+  LowRankLinear<Exec> w_low_, a_low_, g_low_, v_low_;
   typename Backend<Exec>::Vector mu_, k_k_, k_a_, r_k_;
   Norm<Exec> norm_;
 };
