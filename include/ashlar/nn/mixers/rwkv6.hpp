@@ -38,8 +38,8 @@ class Rwkv6 final : public Mixer<Exec> {
         v_(r, "v_proj.linear", c.hidden, c.values()),
         g_(r, "g_proj.linear", c.hidden, c.values()),
         o_(r, "o_proj", c.values(), c.hidden),
-        w_(r, "w_proj.linear.lora.0", "w_proj.linear.lora.2", c.hidden, c.decay_rank, c.keys(),
-           Activation::tanh, true),
+        w_(r, "w_proj.linear.lora.0", "w_proj.linear.lora.2", c.hidden, c.decay_rank, c.keys(), true,
+           Activation::tanh),
         mu_(r.vector("x_proj.0.mu", c.hidden)),
         bonus_(r.vector(to_floats(r.tensor("bonus", {c.heads, c.key_dim})))),
         norm_(Norm<Exec>::layer(r, "g_norm", c.values(), c.norm_eps)) {
