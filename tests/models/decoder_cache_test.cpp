@@ -14,7 +14,8 @@ class EachCache : public testing::TestWithParam<Architecture> {
   std::unique_ptr<Model> model_ = random_model(GetParam(), exec_);
   Cache cache_ = model_->new_cache(24);
 };
-INSTANTIATE_TEST_SUITE_P(Decoders, EachCache, testing::Values(kLlama, kOlmo3, kOlmoHybrid), name_of);
+INSTANTIATE_TEST_SUITE_P(Decoders, EachCache,
+                         testing::Values(kLlama, kOlmo3, kOlmoHybrid, kFlaMamba2, kRwkv6, kRwkv7), name_of);
 
 TEST_P(EachCache, ACopyContinuesBitForBitAndByItself) {
   Cache copy = cache_;

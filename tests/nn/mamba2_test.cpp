@@ -18,7 +18,7 @@ Matrix expected(const Weights& w, const Mamba2Config& c, const Matrix& x) {
   const Vector in_bias = w.flat("in_proj.bias", {c.projected()}),
                out_bias = w.flat("out_proj.bias", {c.hidden}), conv_bias = w.flat("conv1d.bias", {channels});
   Matrix past, result;  // the convolution's inputs
-  std::vector<Matrix> state(std::size_t(H), Matrix(std::size_t(N), Vector(std::size_t(P))));
+  std::vector<Matrix> state = zero_states(H, N, P);
   for (const Vector& token : x) {
     Vector u = times(in, token);
     for (std::size_t i = 0; i < u.size() && c.biased; ++i) u[i] += in_bias[i];

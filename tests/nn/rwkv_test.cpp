@@ -35,7 +35,7 @@ Matrix expected(const Weights& w, const Rwkv6Config& c, const Matrix& xs) {
                wv = w.matrix("v_proj.linear.weight", c.values(), d),
                wg = w.matrix("g_proj.linear.weight", c.values(), d),
                wo = w.matrix("o_proj.weight", d, c.values());
-  std::vector<Matrix> state(std::size_t(H), Matrix(std::size_t(K), Vector(std::size_t(V))));
+  std::vector<Matrix> state = zero_states(H, K, V);
   Vector before(static_cast<std::size_t>(d));
   Matrix result;
   for (const Vector& x : xs) {
@@ -95,7 +95,7 @@ Matrix expected(const Weights& w, const Rwkv7Config& c, const Matrix& xs, const 
                norm = w.flat("g_norm.weight", {c.values()}), norm_bias = w.flat("g_norm.bias", {c.values()});
   const Matrix wr = w.matrix("r_proj.weight", c.keys(), d), wk = w.matrix("k_proj.weight", c.keys(), d),
                wv = w.matrix("v_proj.weight", c.values(), d), wo = w.matrix("o_proj.weight", d, c.values());
-  std::vector<Matrix> state(std::size_t(H), Matrix(std::size_t(K), Vector(std::size_t(V))));
+  std::vector<Matrix> state = zero_states(H, K, V);
   Vector before(static_cast<std::size_t>(d));
   Matrix result;
   for (std::size_t t = 0; t < xs.size(); ++t) {

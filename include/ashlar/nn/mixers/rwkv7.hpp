@@ -118,7 +118,7 @@ class Rwkv7 final : public Mixer<Exec> {
   }
   // [6, hidden]
   static Tensor<float, 1> read_mu(const ParameterReader<Exec>& r, Index hidden) {
-    if (r.contains("x_x")) return to_floats(r.tensor("x_x", {kMixes, hidden}));
+    if (r.contains("x_x") && !r.contains("x_r")) return to_floats(r.tensor("x_x", {kMixes, hidden}));
     std::vector<Parameter> parts;
     for (const char* name : {"x_r", "x_w", "x_k", "x_v", "x_a", "x_g"})
       parts.push_back(r.tensor(name, {1, 1, hidden}));
