@@ -53,12 +53,14 @@ TEST(RmsNorm, RefusesShapesThatDiffer) {
 
 TEST(LayerNorm, MatchesTheEquation) {
   std::mt19937 rng(3);
-  for (const auto& [tokens, heads, dim, gated, per_head] :
+  for (const Shape& shape :
        {Shape{1, 1, 1, false, false}, Shape{7, 1, 63, true, false}, Shape{5, 3, 67, true, true},
         Shape{2, 4, 130, false, true}, Shape{130, 2, 16, true, false}, Shape{0, 2, 16, false, false},
         Shape{3, 1, 4096, false, false}, Shape{4, 5, 7, false, true}})
     for (bool biased : {true, false})
       for (float offset : {0.0f, 20.0f}) {
+        const Index tokens = shape.tokens, heads = shape.heads, dim = shape.dim;
+        const bool gated = shape.gate, per_head = shape.weight_per_head;
         Array<3> x({tokens, heads, dim}), gate({tokens, heads, dim}), out({tokens, heads, dim});
         Array<1> weight({per_head ? heads * dim : dim}), bias({per_head ? heads * dim : dim});
         x.normal(rng, 3), gate.normal(rng, 2), weight.normal(rng), bias.normal(rng);

@@ -41,7 +41,8 @@ class ChannelMix {
                   Exec& exec) const {
     typename Exec::Scratch scratch(exec);
     const Index tokens = x.shape[0], ways = c_.receptance ? 2 : 1;
-    const auto mixed = scratch.floats(ways, tokens, c_.hidden), inner = scratch.floats(tokens, c_.width);
+    const auto mixed = scratch.floats(ways, tokens, c_.hidden);
+    const auto inner = scratch.floats(tokens, c_.width);
     const View<const float, 2> mu(mu_.data(), {ways, c_.hidden});
     shift_tokens(x, constant_mix(mu, tokens), mixed, batch, &LayerState<Exec>::mlp_inputs, exec);
     key_(mixed[0], inner, batch.phase, exec);
