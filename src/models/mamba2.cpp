@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 #include "ashlar/models/mamba2.hpp"
 
+#include "ashlar/models/fla_config.hpp"
 #include "src/models/common/model.hpp"
 
 namespace ashlar {
@@ -37,14 +38,6 @@ Index heads_of(const Value& config, Index hidden, Index head_dim) {
     throw Error("InvalidConfig", concat("config: \"num_heads\" is ", heads, ", expected ", inner / head_dim,
                                         ", that is \"expand\" times \"hidden_size\" over \"head_dim\""));
   return heads;
-}
-
-Activation conv_activation(const Value& config, bool fla) {
-  const std::string name = config.get_string("hidden_act", "silu");
-  if (name == "silu" || name == "swish") return Activation::silu;
-  if (name == "relu") return Activation::relu;
-  if (name == "gelu") return fla ? Activation::gelu_tanh : Activation::gelu;
-  unsupported("hidden_act", name, "silu, swish, relu, gelu");
 }
 
 }  // namespace
@@ -93,7 +86,8 @@ Mamba2LmConfig Mamba2LmConfig::from(const Value& config) {
   m.conv_width = positive(config, "conv_kernel", 4);
   m.biased = config.get_boolean("use_bias", false);
   m.conv_bias = config.get_boolean("use_conv_bias", true);
-  m.activation = conv_activation(config, fla);
+  const std::string function = config.get_string("hidden_act", "silu");
+  m.activation = fla ? fla_activation(function) : activation_of(function);
   m.norm_eps = c.norm_eps;
   const StepLimits limits = step_limits(config, fla ? "dt_limit" : "time_step_limit");
   m.min_step = limits.low, m.max_step = limits.high;
@@ -103,7 +97,7 @@ Mamba2LmConfig Mamba2LmConfig::from(const Value& config) {
     m.norm_before_gate = config.get_boolean("norm_before_gate", false);
     m.skip_per_channel = config.get_boolean("D_has_hdim", false);
     if (!m.normalised && m.activation != Activation::silu)  // its two paths gate differently then
-      unsupported("hidden_act", config.get_string("hidden_act", "silu"), "silu where \"rmsnorm\" is false");
+      unsupported("hidden_act", function, "silu where \"rmsnorm\" is false");
   }
   return c;
 }

@@ -14,19 +14,14 @@ bool has(const Value& config, std::string_view key) {
   return v != nullptr && !v->is_null();
 }
 
-// "head_dim", or the hidden size over "num_heads" where it is null; 64 where the config has neither.
+// "head_dim", which stands above "num_heads", or the hidden size over the latter where the former is null.
 Index head_width(const Value& config, Index hidden) {
   const bool counted = has(config, "num_heads") && !has(config, "head_dim");
-  const Index dim = counted ? hidden / positive(config, "num_heads") : positive(config, "head_dim", 64);
-  if (dim == 0 || hidden % dim != 0)
+  const Index given = counted ? positive(config, "num_heads") : positive(config, "head_dim", 64);
+  if (given > hidden || hidden % given != 0)
     throw Error("InvalidConfig", concat("config: \"hidden_size\" is ", hidden, ", expected a multiple of ",
-                                        counted ? "\"num_heads\"" : "\"head_dim\"", ", ",
-                                        counted ? positive(config, "num_heads") : dim));
-  const Index heads = hidden / dim;
-  if (positive(config, "num_heads", heads) != heads)
-    throw Error("InvalidConfig", concat("config: \"num_heads\" is ", positive(config, "num_heads"),
-                                        ", expected ", heads, ", that is \"hidden_size\" over \"head_dim\""));
-  return dim;
+                                        counted ? "\"num_heads\"" : "\"head_dim\"", ", ", given));
+  return counted ? hidden / given : given;
 }
 
 // One "value_dim" for all layers: the values of the first are mixed with the others'.
@@ -63,6 +58,8 @@ Index rank(const Value& config, const char* key, Index otherwise, double factor,
 
 Rwkv7LmConfig Rwkv7LmConfig::from(const Value& config) {
   Rwkv7LmConfig c{RwkvConfig::from(config, 4)};
+  if (c.attention.has(0))  // whose values would be the first ones?
+    unsupported("attn", "attention in layer 0", "attention behind the first layer");
   Rwkv7Config& m = c.mixer;
   m.hidden = c.hidden_size;
   m.head_dim = head_width(config, m.hidden);

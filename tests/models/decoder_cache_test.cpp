@@ -15,7 +15,9 @@ class EachCache : public testing::TestWithParam<Architecture> {
   Cache cache_ = model_->new_cache(24);
 };
 INSTANTIATE_TEST_SUITE_P(Decoders, EachCache,
-                         testing::Values(kLlama, kOlmo3, kOlmoHybrid, kFlaMamba2, kRwkv6, kRwkv7), name_of);
+                         testing::Values(kLlama, kOlmo3, kOlmoHybrid, kFlaMamba2, kRwkv6, kRwkv6Hybrid,
+                                         kRwkv7),
+                         name_of);
 
 TEST_P(EachCache, ACopyContinuesBitForBitAndByItself) {
   Cache copy = cache_;

@@ -16,7 +16,8 @@ class EachModel : public testing::TestWithParam<Architecture> {
   std::unique_ptr<Model> model_ = random_model(GetParam(), exec_);
 };
 INSTANTIATE_TEST_SUITE_P(Decoders, EachModel,
-                         testing::Values(kLlama, kOlmo3, kOlmoHybrid, kMamba2, kFlaMamba2, kRwkv6, kRwkv7),
+                         testing::Values(kLlama, kOlmo3, kOlmoHybrid, kMamba2, kFlaMamba2, kRwkv6,
+                                         kRwkv6Hybrid, kRwkv7),
                          name_of);
 
 TEST_P(EachModel, PrefillAndDecodeAreTheFullForwardForEverySplit) {

@@ -55,8 +55,10 @@ TEST(Mamba2Config, RefusesWhatDoesNotFit) {
   EXPECT_EQ(refused<Mamba2LmConfig>(kFla, {{"dt_limit", "[1, 0.5]"}}).find("config: \"dt_limit\" is "), 0u);
   EXPECT_EQ(refused<Mamba2LmConfig>(kFla, {{"dt_limit", "[0, \"x\"]"}}),
             "config: \"dt_limit\" is not a list of two numbers");
-  EXPECT_EQ(refused<Mamba2LmConfig>(kFla, {{"hidden_act", "\"mish\""}}),
-            "config: \"hidden_act\" is \"mish\", which is not supported; supported: silu, swish, relu, gelu");
+  EXPECT_EQ(
+      refused<Mamba2LmConfig>(kFla, {{"hidden_act", "\"mish\""}}),
+      "config: \"hidden_act\" is \"mish\", which is not supported; supported: silu, swish, sqrelu, relu, "
+      "sigmoid, gelu");
   EXPECT_EQ(refused<Mamba2LmConfig>(kFla, {{"rmsnorm", "false"}, {"hidden_act", "\"relu\""}}),
             "config: \"hidden_act\" is \"relu\", which is not supported; supported: silu where \"rmsnorm\" "
             "is false");
@@ -122,14 +124,34 @@ TEST(Rwkv7Config, RefusesWhatDoesNotFit) {
             "config: \"hidden_size\" is 192, expected a multiple of \"head_dim\", 50");
   EXPECT_EQ(refused<Rwkv7LmConfig>(kRwkv7, {{"num_heads", "5"}}),
             "config: \"hidden_size\" is 192, expected a multiple of \"num_heads\", 5");
-  EXPECT_EQ(refused<Rwkv7LmConfig>(kRwkv7, {{"num_heads", "4"}, {"head_dim", "64"}}),
-            "config: \"num_heads\" is 4, expected 3, that is \"hidden_size\" over \"head_dim\"");
+  EXPECT_EQ(
+      refused<Rwkv7LmConfig>(kRwkv7, {{"attn", R"({"layers": [2, 0], "num_heads": 4})"}}),
+      "config: \"attn\" is \"attention in layer 0\", which is not supported; supported: attention behind the "
+      "first layer");
   EXPECT_EQ(refused<Rwkv7LmConfig>(kRwkv7, {{"value_dim", "[192, 192]"}}),
             "config: \"value_dim\" has 2 entries, expected one for each of 3 layers");
   EXPECT_EQ(refused<Rwkv7LmConfig>(kRwkv7, {{"value_dim", "[192, 384, 192]"}}),
             "config: \"value_dim\" is 192 and 384, expected the same for all layers");
   EXPECT_EQ(refused<Rwkv7LmConfig>(kRwkv7, {{"value_dim", "200"}}),
             "config: \"value_dim\" is not a multiple of \"hidden_size\", 192, or a list of them");
+}
+
+TEST(HybridAttention, RefusesWhatDoesNotFit) {
+  auto of = [](const char* attn) { return refused<Rwkv6LmConfig>(kRwkv6, {{"attn", attn}}); };
+  EXPECT_EQ(of("3"), "config: \"attn\" is not an object, a list of them, or null");
+  EXPECT_EQ(of(R"({"num_heads": 4})"), "config: \"attn\" has no list \"layers\"");
+  EXPECT_EQ(of(R"({"layers": [1]})"), "config: \"num_heads\" is missing");
+  EXPECT_EQ(of(R"({"layers": [3], "num_heads": 4})"),
+            "config: \"attn\" names a layer that is not an integer from 0 to 2");
+  EXPECT_EQ(of(R"([{"layers": [1], "num_heads": 4}, {"layers": [2, 1], "num_heads": 2}])"),
+            "config: \"attn\" names layer 1 twice");
+  EXPECT_EQ(of(R"({"layers": [1], "num_heads": 4, "num_kv_heads": 3})"),
+            "config: \"attn\" has 4 heads and 3 key-value heads, expected divisors of 40 and 4");
+  EXPECT_EQ(of(R"({"layers": [1], "num_heads": 8})"),
+            "config: \"attn\" has heads of 5, expected an even number for their rotation");
+  EXPECT_EQ(
+      of(R"({"layers": [1], "num_heads": 4, "rope_theta": Infinity})").find("config: \"attn\" has \"rope"),
+      0u);
 }
 
 }  // namespace

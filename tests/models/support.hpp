@@ -53,6 +53,10 @@ inline constexpr Architecture kFlaMamba2{"fla_mamba2", R"({"model_type": "mamba2
 inline constexpr Architecture kRwkv6{"rwkv6", R"({"model_type": "rwkv6", "vocab_size": 61, "hidden_size": 30,
   "num_hidden_layers": 3, "num_heads": 3, "expand_k": 0.7, "expand_v": 1.2, "proj_low_rank_dim": 3,
   "gate_low_rank_dim": 5, "hidden_ratio": 2.5, "hidden_act": "sqrelu"})"};
+inline constexpr Architecture kRwkv6Hybrid{"rwkv6_hybrid", R"({"model_type": "rwkv6", "vocab_size": 61,
+  "hidden_size": 24, "num_hidden_layers": 4, "num_heads": 3, "proj_low_rank_dim": 3, "gate_low_rank_dim": 5,
+  "max_position_embeddings": 64, "attn": [{"layers": [2], "num_heads": 4, "num_kv_heads": 2, "qkv_bias": true,
+  "window_size": 5, "rope_theta": 500.0}, {"layers": [1], "num_heads": 2}]})"};
 inline constexpr Architecture kRwkv7{"rwkv7", R"({"model_type": "rwkv7", "vocab_size": 57, "hidden_size": 30,
   "num_hidden_layers": 3, "head_dim": 6, "value_dim": [60, 60, 60], "decay_low_rank_dim": 3,
   "gate_low_rank_dim": 4, "a_low_rank_dim": 2, "v_low_rank_dim": 5, "norm_bias": false, "norm_first": false,

@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 #pragma once
 #include "ashlar/models/decoder_lm.hpp"
+#include "ashlar/models/fla_config.hpp"
 #include "ashlar/nn/channel_mix.hpp"
 #include "ashlar/nn/mixer.hpp"
 #include "ashlar/residual/standard.hpp"
@@ -12,6 +13,7 @@ inline namespace v0 {
 struct RwkvConfig : DecoderConfig {
   bool input_norm = true, norm_bias = true;
   ChannelMixConfig channel_mix;
+  HybridAttention attention;
 
   // `ratio`: of the MLP's width to the hidden size, where the config has neither.
   static RwkvConfig from(const Value& config, double ratio);
@@ -51,14 +53,17 @@ class RwkvBlock final : public DecoderBlock<Exec> {
   Norm<Exec> input_norm_, mixer_norm_, mlp_norm_;
 };
 
-// mixer(layer, reader of "model.layers.<layer>.attn.") is what each block mixes tokens with.
+// mixer(layer, reader of "model.layers.<layer>.attn.") is what mixes the tokens of the layers without
+// attention.
 template <class Exec, class MakeMixer>
 std::unique_ptr<DecoderLm<Exec>> make_rwkv(const RwkvConfig& c, const Parameters& parameters, Exec& exec,
                                            MakeMixer&& mixer, Index shared_width = 0) {
   DecoderNames names;
   names.embedding = "model.embeddings.weight";
   auto block = [&](Index layer, const ParameterReader<Exec>& r) {
-    return std::make_unique<RwkvBlock<Exec>>(c, layer, r, mixer(layer, r.scope("attn")));
+    const auto attn = r.scope("attn");
+    return std::make_unique<RwkvBlock<Exec>>(
+        c, layer, r, c.attention.has(layer) ? c.attention.make(layer, attn) : mixer(layer, attn));
   };
   auto norm = [&](const ParameterReader<Exec>& r) {
     return Norm<Exec>::layer(r, "model.norm", c.hidden_size, c.norm_eps, c.norm_bias);

@@ -6,20 +6,6 @@ inline namespace v0 {
 
 template class RwkvBlock<CpuExec>;
 
-namespace {
-
-// The functions that flash-linear-attention calls so.
-Activation fla_activation(const std::string& name) {
-  if (name == "sqrelu") return Activation::relu2;
-  if (name == "relu") return Activation::relu;
-  if (name == "silu" || name == "swish") return Activation::silu;
-  if (name == "sigmoid") return Activation::sigmoid;
-  if (name == "gelu") return Activation::gelu_tanh;
-  unsupported("hidden_act", name, "sqrelu, relu, silu, swish, sigmoid, gelu");
-}
-
-}  // namespace
-
 RwkvConfig RwkvConfig::from(const Value& config, double ratio) {
   if (const Value* q = config.find("quantization_config"); q != nullptr && !q->is_null())
     unsupported("quantization_config", q->get_string("quant_method", "quantized"),
@@ -28,7 +14,9 @@ RwkvConfig RwkvConfig::from(const Value& config, double ratio) {
   c.vocab_size = positive(config, "vocab_size");
   c.hidden_size = positive(config, "hidden_size");
   c.layers = positive(config, "num_hidden_layers");
-  c.max_positions = kNoPositionLimit;
+  c.attention = HybridAttention::from(config, c.hidden_size, c.layers);
+  // Nothing but a cache of keys and values has a length.
+  c.max_positions = c.attention.any() ? positive(config, "max_position_embeddings", 2048) : kNoPositionLimit;
   c.norm_eps = static_cast<float>(config.get_number("norm_eps", 1e-5));
   c.tied = config.get_boolean("tie_word_embeddings", false);
   c.input_norm = config.get_boolean("norm_first", true);
