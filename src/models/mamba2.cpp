@@ -13,8 +13,8 @@ bool has(const Value& config, std::string_view key) {
   return v != nullptr && !v->is_null();
 }
 
-// Whether flash-linear-attention wrote it: by the names that the two writers do not share.
-bool is_fla(const Value& config) {
+// By the names that the two writers do not share.
+Mamba2Writer writer_of(const Value& config) {
   const bool fla = has(config, "norm_eps") || has(config, "dt_limit");
   const bool transformers = has(config, "layer_norm_epsilon") || has(config, "time_step_limit");
   if (fla && transformers)
@@ -22,7 +22,7 @@ bool is_fla(const Value& config) {
         "InvalidConfig",
         "config: it has both \"layer_norm_epsilon\" or \"time_step_limit\", as transformers writes, and "
         "\"norm_eps\" or \"dt_limit\", as flash-linear-attention does, expected one of them");
-  return fla;
+  return fla ? Mamba2Writer::fla : Mamba2Writer::transformers;
 }
 
 // expand * hidden_size in heads of head_dim.
@@ -60,24 +60,12 @@ StepLimits step_limits(const Value& config, std::string_view key) {
   return limits;
 }
 
-Mamba2LmConfig Mamba2LmConfig::from(const Value& config) {
-  const bool fla = is_fla(config);
-  if (has(config, "attn")) unsupported("attn", "attention layers", "null");
-  if (const Value* q = config.find("quantization_config"); q != nullptr && !q->is_null())
-    unsupported("quantization_config", q->get_string("quant_method", "quantized"),
-                "none, f32, f16 or bf16 weights");
-  Mamba2LmConfig c;
-  c.vocab_size = positive(config, "vocab_size");
-  c.hidden_size = positive(config, "hidden_size");
-  c.layers = positive(config, "num_hidden_layers");
-  c.max_positions = kNoPositionLimit;
-  c.norm_eps = static_cast<float>(config.get_number(fla ? "norm_eps" : "layer_norm_epsilon", 1e-5));
-  c.tied = config.get_boolean("tie_word_embeddings", false);
-
-  Mamba2Config& m = c.mixer;
-  m.hidden = c.hidden_size;
+Mamba2Config mamba2_layer(const Value& config, Mamba2Writer writer) {
+  const bool fla = writer == Mamba2Writer::fla;
+  Mamba2Config m;
+  m.hidden = positive(config, "hidden_size");
   m.head_dim = positive(config, "head_dim", 64);
-  m.heads = m.x_heads = heads_of(config, c.hidden_size, m.head_dim);
+  m.heads = m.x_heads = heads_of(config, m.hidden, m.head_dim);
   m.state_dim = positive(config, "state_size", 128);
   m.b_groups = m.c_groups = positive(config, "n_groups", fla ? 1 : 8);
   if (m.heads % m.b_groups != 0)
@@ -88,17 +76,32 @@ Mamba2LmConfig Mamba2LmConfig::from(const Value& config) {
   m.conv_bias = config.get_boolean("use_conv_bias", true);
   const std::string function = config.get_string("hidden_act", "silu");
   m.activation = fla ? fla_activation(function) : activation_of(function);
-  m.norm_eps = c.norm_eps;
+  m.norm_eps = static_cast<float>(config.get_number(fla ? "norm_eps" : "layer_norm_epsilon", 1e-5));
   const StepLimits limits = step_limits(config, fla ? "dt_limit" : "time_step_limit");
   m.min_step = limits.low, m.max_step = limits.high;
-  if (fla) {
-    m.norm_groups = m.b_groups;
-    m.normalised = config.get_boolean("rmsnorm", true);
-    m.norm_before_gate = config.get_boolean("norm_before_gate", false);
-    m.skip_per_channel = config.get_boolean("D_has_hdim", false);
-    if (!m.normalised && m.activation != Activation::silu)  // its two paths gate differently then
-      unsupported("hidden_act", function, "silu where \"rmsnorm\" is false");
-  }
+  if (!fla) return m;
+  m.norm_groups = m.b_groups;
+  m.normalised = config.get_boolean("rmsnorm", true);
+  m.norm_before_gate = config.get_boolean("norm_before_gate", false);
+  m.skip_per_channel = config.get_boolean("D_has_hdim", false);
+  if (!m.normalised && m.activation != Activation::silu)  // its two paths gate differently then
+    unsupported("hidden_act", function, "silu where \"rmsnorm\" is false");
+  return m;
+}
+
+Mamba2LmConfig Mamba2LmConfig::from(const Value& config) {
+  if (has(config, "attn")) unsupported("attn", "attention layers", "null");
+  if (const Value* q = config.find("quantization_config"); q != nullptr && !q->is_null())
+    unsupported("quantization_config", q->get_string("quant_method", "quantized"),
+                "none, f32, f16 or bf16 weights");
+  Mamba2LmConfig c;
+  c.mixer = mamba2_layer(config, writer_of(config));
+  c.vocab_size = positive(config, "vocab_size");
+  c.hidden_size = c.mixer.hidden;
+  c.layers = positive(config, "num_hidden_layers");
+  c.max_positions = kNoPositionLimit;
+  c.norm_eps = c.mixer.norm_eps;
+  c.tied = config.get_boolean("tie_word_embeddings", false);
   return c;
 }
 

@@ -19,17 +19,22 @@ Index head_width(const Value& config, const char* key, double otherwise, Index h
 
 }  // namespace
 
-Rwkv6LmConfig Rwkv6LmConfig::from(const Value& config) {
-  Rwkv6LmConfig c{RwkvConfig::from(config, 3.5)};
-  c.channel_mix.receptance = true;
-  Rwkv6Config& m = c.mixer;
-  m.hidden = c.hidden_size;
+Rwkv6Config rwkv6_layer(const Value& config) {
+  Rwkv6Config m;
+  m.hidden = positive(config, "hidden_size");
   m.heads = positive(config, "num_heads", 4);
   m.key_dim = head_width(config, "expand_k", 0.5, m.hidden, m.heads);
   m.value_dim = head_width(config, "expand_v", 1, m.hidden, m.heads);
   m.mix_rank = positive(config, "proj_low_rank_dim", 32);
   m.decay_rank = positive(config, "gate_low_rank_dim", 64);
-  m.norm_eps = c.norm_eps;
+  m.norm_eps = static_cast<float>(config.get_number("norm_eps", 1e-5));
+  m.gate = fla_activation(config.get_string("gate_fn", "swish"));
+  return m;
+}
+
+Rwkv6LmConfig Rwkv6LmConfig::from(const Value& config) {
+  Rwkv6LmConfig c{RwkvConfig::from(config, 3.5), rwkv6_layer(config)};
+  c.channel_mix.receptance = true;
   return c;
 }
 

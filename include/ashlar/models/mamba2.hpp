@@ -17,6 +17,10 @@ struct Mamba2LmConfig : DecoderConfig {
   static Mamba2LmConfig from(const Value& config);
 };
 
+// The mixer's part of a configuration of either writer, or of its layer alone.
+enum class Mamba2Writer : std::uint8_t { transformers, fla };
+Mamba2Config mamba2_layer(const Value& config, Mamba2Writer writer);
+
 // Between which numbers a config clamps dt.
 struct StepLimits {
   float low = 0, high = std::numeric_limits<float>::infinity();

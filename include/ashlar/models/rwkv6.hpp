@@ -13,6 +13,9 @@ struct Rwkv6LmConfig : RwkvConfig {
   static Rwkv6LmConfig from(const Value& config);
 };
 
+// The time mixing's part of a configuration, or of flash-linear-attention's layer alone.
+Rwkv6Config rwkv6_layer(const Value& config);
+
 template <class Exec>
 std::unique_ptr<DecoderLm<Exec>> load_rwkv6(const Value& config, const Parameters& parameters, Exec& exec) {
   const Rwkv6LmConfig c = Rwkv6LmConfig::from(config);

@@ -14,6 +14,9 @@ struct Rwkv7LmConfig : RwkvConfig {
   static Rwkv7LmConfig from(const Value& config);
 };
 
+// The time mixing's part of a configuration, or of flash-linear-attention's layer alone.
+Rwkv7Config rwkv7_layer(const Value& config);
+
 template <class Exec>
 std::unique_ptr<DecoderLm<Exec>> load_rwkv7(const Value& config, const Parameters& parameters, Exec& exec) {
   const Rwkv7LmConfig c = Rwkv7LmConfig::from(config);
