@@ -15,6 +15,8 @@
 #include "ashlar/ops/decay_gate.hpp"
 #include "ashlar/ops/dense.hpp"
 #include "ashlar/ops/embedding.hpp"
+#include "ashlar/ops/feature_map.hpp"
+#include "ashlar/ops/gated_scan.hpp"
 #include "ashlar/ops/linear_mixers.hpp"
 #include "ashlar/ops/linear_recurrence.hpp"
 #include "ashlar/ops/moe.hpp"

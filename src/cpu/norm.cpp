@@ -129,6 +129,20 @@ void l2_norm_rows(const L2Norm& a, Index begin, Index end) {
   }
 }
 
+void sum_norm_rows(const SumNorm& a, Index begin, Index end) {
+  const FloatTag d;
+  const auto [tokens, heads, dim] = a.x.shape;
+  const Index lanes = static_cast<Index>(hn::Lanes(d));
+  for (Index row = begin; row < end; ++row) {
+    const Index t = row / heads, h = row % heads;
+    const float* x = a.x.at(t, h);
+    auto total = hn::Zero(d);
+    for (Index i = 0; i < dim; i += lanes)
+      total = hn::Add(total, i + lanes <= dim ? hn::LoadU(d, x + i) : load_n(d, x + i, dim - i));
+    scale_row(x, 1 / (sum(d, total) + a.eps), nullptr, 0, nullptr, Activation::identity, a.out.at(t, h), dim);
+  }
+}
+
 }  // namespace HWY_NAMESPACE
 }  // namespace kernels
 }  // namespace v0
@@ -142,6 +156,7 @@ namespace kernels {
 HWY_EXPORT(rms_norm_rows);
 HWY_EXPORT(layer_norm_rows);
 HWY_EXPORT(l2_norm_rows);
+HWY_EXPORT(sum_norm_rows);
 }  // namespace kernels
 
 void rms_norm(const RmsNorm& a, CpuExec& exec) {
@@ -176,6 +191,16 @@ void l2_norm(const L2Norm& a, CpuExec& exec) {
   trace(exec, "l2_norm", "rows", to_string(a.x.shape));
   parallel_rows(exec, tokens * heads, dim, [&](Index begin, Index end) {
     ASHLAR_DISPATCH(exec, l2_norm_rows)(a, begin, end);
+  });
+}
+
+void sum_norm(const SumNorm& a, CpuExec& exec) {
+  const auto [tokens, heads, dim] = a.x.shape;
+  expect_shape("sum_norm", "x", a.x, a.x.shape);
+  expect_shape("sum_norm", "out", a.out, a.x.shape);
+  trace(exec, "sum_norm", "rows", to_string(a.x.shape));
+  parallel_rows(exec, tokens * heads, dim, [&](Index begin, Index end) {
+    ASHLAR_DISPATCH(exec, sum_norm_rows)(a, begin, end);
   });
 }
 

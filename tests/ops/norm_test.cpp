@@ -1,6 +1,8 @@
 // SPDX-License-Identifier: Apache-2.0
 #include "ashlar/ops/norm.hpp"
 
+#include <numeric>
+
 #include "ashlar/ref/norm.hpp"
 #include "tests/support.hpp"
 
@@ -141,6 +143,40 @@ TEST(L2Norm, MatchesTheEquation) {
       out.expect_padding_untouched();
     }
   }
+}
+
+TEST(SumNorm, MatchesTheEquation) {
+  std::mt19937 rng(3);
+  for (Index dim : {1, 7, 24, 67, 128}) {
+    Array<3> x({5, 3, dim}), out({5, 3, dim});
+    x.uniform(rng, 0.1f, 1);
+    std::vector<double> expected(static_cast<std::size_t>(15 * dim));
+    const View<double, 3> want(expected.data(), {5, 3, dim});
+    ref::sum_norm<double>({x.exact(), want, 1e-4});
+    for (CpuExec& exec : test::contexts()) {
+      out.poison();
+      sum_norm({x.cview(), out.view(), 1e-4f}, exec);
+      // Of positive terms: a rounding a term, and the quotient's.
+      test::expect_close(out.view(), want, [&](Index i) {
+        return (6 + static_cast<double>(dim)) * test::kEps * std::abs(expected[static_cast<std::size_t>(i)]);
+      });
+      out.expect_padding_untouched();
+      sum_norm({x.cview(), x.view()}, exec);
+      for (Index h = 0; h < 3; ++h)
+        EXPECT_NEAR(std::accumulate(x.view().at(4, h), x.view().at(4, h) + dim, 0.0), 1,
+                    (6 + static_cast<double>(dim)) * test::kEps);
+      ref::sum_norm<double>({x.exact(), want, 1e-4});
+    }
+  }
+}
+
+TEST(SumNorm, RefusesShapesThatDiffer) {
+  Array<3> x({2, 1, 8}), out({2, 2, 8});
+  CpuExec exec;
+  EXPECT_EQ(test::refusal([&] {
+              sum_norm({x.cview(), out.view()}, exec);
+            }),
+            "sum_norm: out has shape [2, 2, 8], expected [2, 1, 8]");
 }
 
 }  // namespace

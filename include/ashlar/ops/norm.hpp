@@ -58,5 +58,18 @@ using L2Norm = L2NormArgs<float>;
 
 void l2_norm(const L2Norm& args, CpuExec& exec);
 
+// out = x / (sum(x) + eps), for each row x[t, h, :]: features of linear attention that sum to one (Schlag et
+// al., 2021). Rows are meant to be positive; one that sums to -eps is divided by 0. Refused: shapes that
+// differ. `out` may be `x`.
+template <class T>
+struct SumNormArgs {
+  View<const T, 3> x;  // [T, H, D]
+  View<T, 3> out;      // [T, H, D]
+  T eps = 0;
+};
+using SumNorm = SumNormArgs<float>;
+
+void sum_norm(const SumNorm& args, CpuExec& exec);
+
 }  // namespace v0
 }  // namespace ashlar

@@ -55,6 +55,17 @@ void l2_norm(const L2NormArgs<T>& a) {
     }
 }
 
+template <class T>
+void sum_norm(const SumNormArgs<T>& a) {
+  const auto [tokens, heads, dim] = a.x.shape;
+  for (Index t = 0; t < tokens; ++t)
+    for (Index h = 0; h < heads; ++h) {
+      T sum = 0;
+      for (Index i = 0; i < dim; ++i) sum += a.x(t, h, i);
+      for (Index i = 0; i < dim; ++i) a.out(t, h, i) = a.x(t, h, i) / (sum + a.eps);
+    }
+}
+
 }  // namespace ref
 }  // namespace v0
 }  // namespace ashlar
