@@ -69,6 +69,56 @@ void rms_norm_rows(const RmsNorm& a, Index begin, Index end) {
   }
 }
 
+float mean_of(const float* x, Index n) {
+  const FloatTag d;
+  const Index lanes = static_cast<Index>(hn::Lanes(d));
+  auto s = hn::Zero(d);
+  for (Index i = 0; i < n; i += lanes) s = hn::Add(s, load_some(d, x + i, n - i));
+  return sum(d, s) / static_cast<float>(n);
+}
+
+// The sum of (x - mean)^2.
+float sum_of_deviations(const float* x, float mean, Index n) {
+  const FloatTag d;
+  const Index lanes = static_cast<Index>(hn::Lanes(d));
+  const auto m = hn::Set(d, mean);
+  auto s = hn::Zero(d);
+  Index i = 0;
+  for (; i + lanes <= n; i += lanes) {
+    const auto a = hn::Sub(hn::LoadU(d, x + i), m);
+    s = hn::MulAdd(a, a, s);
+  }
+  float rest = 0;
+  for (; i < n; ++i) rest += (x[i] - mean) * (x[i] - mean);
+  return sum(d, s) + rest;
+}
+
+void layer_norm_rows(const LayerNorm& a, Index begin, Index end) {
+  const FloatTag d;
+  const Index lanes = static_cast<Index>(hn::Lanes(d));
+  const auto [tokens, heads, dim] = a.x.shape;
+  const auto of_head = [dim = dim](const View<const float, 1>& v, Index h) {
+    return v ? v.data + (v.shape[0] != dim ? h * dim : 0) : nullptr;
+  };
+  for (Index row = begin; row < end; ++row) {
+    const Index t = row / heads, h = row % heads;
+    const float *x = a.x.at(t, h), *gate = a.gate ? a.gate.at(t, h) : nullptr;
+    const float *weight = of_head(a.weight, h), *bias = of_head(a.bias, h);
+    float* out = a.out.at(t, h);
+    const float mean = mean_of(x, dim);
+    const float scale = 1 / std::sqrt(sum_of_deviations(x, mean, dim) / static_cast<float>(dim) + a.eps);
+    const auto m = hn::Set(d, mean), s = hn::Set(d, scale);
+    for (Index i = 0; i < dim; i += lanes) {
+      const Index left = dim - i;
+      auto y = hn::Mul(hn::Sub(load_some(d, x + i, left), m), s);
+      if (weight) y = hn::Mul(y, load_some(d, weight + i, left));
+      if (bias) y = hn::Add(y, load_some(d, bias + i, left));
+      if (gate) y = hn::Mul(y, activation(a.gate_activation, d, load_some(d, gate + i, left)));
+      store_some(y, d, out + i, left);
+    }
+  }
+}
+
 void l2_norm_rows(const L2Norm& a, Index begin, Index end) {
   const auto [tokens, heads, dim] = a.x.shape;
   for (Index row = begin; row < end; ++row) {
@@ -104,6 +154,7 @@ namespace ashlar {
 inline namespace v0 {
 namespace kernels {
 HWY_EXPORT(rms_norm_rows);
+HWY_EXPORT(layer_norm_rows);
 HWY_EXPORT(l2_norm_rows);
 HWY_EXPORT(sum_norm_rows);
 }  // namespace kernels
@@ -117,6 +168,19 @@ void rms_norm(const RmsNorm& a, CpuExec& exec) {
   trace(exec, "rms_norm", "rows", to_string(a.x.shape));
   parallel_rows(exec, tokens * heads, dim, [&](Index begin, Index end) {
     ASHLAR_DISPATCH(exec, rms_norm_rows)(a, begin, end);
+  });
+}
+
+void layer_norm(const LayerNorm& a, CpuExec& exec) {
+  const auto [tokens, heads, dim] = a.x.shape;
+  expect_shape("layer_norm", "x", a.x, a.x.shape);
+  expect_shape("layer_norm", "out", a.out, a.x.shape);
+  if (a.gate) expect_shape("layer_norm", "gate", a.gate, a.x.shape);
+  if (a.weight && a.weight.shape[0] != heads * dim) expect_shape("layer_norm", "weight", a.weight, {dim});
+  if (a.bias && a.bias.shape[0] != heads * dim) expect_shape("layer_norm", "bias", a.bias, {dim});
+  trace(exec, "layer_norm", "rows", to_string(a.x.shape));
+  parallel_rows(exec, tokens * heads, dim, [&](Index begin, Index end) {
+    ASHLAR_DISPATCH(exec, layer_norm_rows)(a, begin, end);
   });
 }
 
