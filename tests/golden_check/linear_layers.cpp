@@ -31,8 +31,8 @@ std::vector<float> exported(const std::vector<LayerState<CpuExec>>& states, bool
   return all;
 }
 
-void check_layer(const Value& config, const SafetensorsFile& file, const ParameterReader<CpuExec>& all,
-                 const LayerKind& kind, Report& report, CpuExec& exec) {
+void check_layer(const std::string& stem, const Value& config, const SafetensorsFile& file,
+                 const ParameterReader<CpuExec>& all, const LayerKind& kind, Report& report, CpuExec& exec) {
   const std::string tag = config.get_string("tag", ""), input = concat("input.", tag, ".x");
   const auto mixer = kind.make(config, all.scope(tag));
   const Tensor<float, 1> x = floats(file, input);
@@ -58,7 +58,7 @@ void check_layer(const Value& config, const SafetensorsFile& file, const Paramet
   }
   Tensor<float, 2> out({tokens, width});
   (*mixer)({x.data(), {tokens, width}}, out.view(), batch, exec);
-  const std::string slug = concat("linear-layers ", tag);
+  const std::string slug = concat(stem, " ", tag);
   report.compare(slug, "y", out.data(), out.size(), floats(file, concat("output.", tag, ".y")), kLayerBound);
   const std::string state = concat("mid.", tag, ".recurrent_state");
   if (!file.contains(state)) return;
@@ -68,13 +68,20 @@ void check_layer(const Value& config, const SafetensorsFile& file, const Paramet
 }
 
 const Runner kLinearLayers{
-    "linear-layers", "linear-layers*.safetensors, layers of flash-linear-attention with their configs inside",
+    "linear-layers",
+    "{linear-layers,deltanet,gla}*.safetensors, layers of flash-linear-attention with their configs inside",
     [](const Path& path) {
-      return path.extension() == ".safetensors" && path.stem().string().starts_with("linear-layers");
+      const std::string stem = path.stem().string();
+      return path.extension() == ".safetensors" &&
+             (stem.starts_with("linear-layers") || stem.starts_with("deltanet") || stem.starts_with("gla"));
     },
     [](const Path& path, Report& report) {
       const auto file = std::make_shared<const SafetensorsFile>(path.string());
-      const auto parameters = embedded_parameters(file);
+      // With the lower bounds that HGRN's layers are given as if they were parameters.
+      const auto parameters = std::make_shared<ParameterMap>(embedded_parameters(file));
+      for (const std::string& name : file->names())
+        if (name.starts_with("input.") && name.ends_with(".lower_bound"))
+          parameters->set(name.substr(6), file->at(name));
       CpuExec exec;
       const ParameterReader<CpuExec> all(*parameters, exec);
       const Value configs = parse_config(file->metadata().at("config"), "the golden's config");
@@ -85,9 +92,9 @@ const Runner kLinearLayers{
         const auto kind = std::find_if(layer_kinds().begin(), layer_kinds().end(),
                                        [&](const LayerKind& k) { return cls == k.cls; });
         if (kind == layer_kinds().end())
-          report.skip("linear-layers", concat(config.get_string("tag", ""), " ", cls));
+          report.skip(path.stem().string(), concat(config.get_string("tag", ""), " ", cls));
         else
-          check_layer(config, *file, all, *kind, report, exec);
+          check_layer(path.stem().string(), config, *file, all, *kind, report, exec);
       }
     }};
 const Registration kRegistered(kLinearLayers);

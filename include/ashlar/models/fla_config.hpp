@@ -10,8 +10,12 @@
 namespace ashlar {
 inline namespace v0 {
 
-// The function that flash-linear-attention calls so in "hidden_act".
-Activation fla_activation(const std::string& name);
+// The function that flash-linear-attention calls so in "hidden_act", or in another member.
+Activation fla_activation(const std::string& name, std::string_view key = "hidden_act");
+
+// "<key>" times the hidden size, in so many heads: the width of one of them. Error("InvalidConfig") for a
+// product that the heads do not divide.
+Index fla_head_width(const Value& config, std::string_view key, double otherwise, Index hidden, Index heads);
 
 // The layers of a hybrid that have softmax attention in place of the model's own mixer: "attn", which is
 // null, or one

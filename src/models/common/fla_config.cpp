@@ -12,13 +12,22 @@ template <class... Parts>
 
 }  // namespace
 
-Activation fla_activation(const std::string& name) {
+Activation fla_activation(const std::string& name, std::string_view key) {
   if (name == "silu" || name == "swish") return Activation::silu;
   if (name == "sqrelu") return Activation::relu2;
   if (name == "relu") return Activation::relu;
   if (name == "sigmoid") return Activation::sigmoid;
   if (name == "gelu") return Activation::gelu_tanh;
-  unsupported("hidden_act", name, "silu, swish, sqrelu, relu, sigmoid, gelu");
+  unsupported(key, name, "silu, swish, sqrelu, relu, sigmoid, gelu");
+}
+
+Index fla_head_width(const Value& config, std::string_view key, double otherwise, Index hidden, Index heads) {
+  const double expand = config.get_number(key, otherwise), wide = expand * static_cast<double>(hidden);
+  const Index width = wide >= 1 && wide < 0x1p31 ? static_cast<Index>(wide) : 0;
+  if (width == 0 || width % heads != 0)
+    throw Error("InvalidConfig", concat("config: \"", key, "\" is ", expand, " and \"hidden_size\" ", hidden,
+                                        ", expected a product that is a multiple of \"num_heads\", ", heads));
+  return width / heads;
 }
 
 HybridAttention HybridAttention::from(const Value& config, Index hidden, Index layers) {

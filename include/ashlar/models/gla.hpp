@@ -1,0 +1,20 @@
+// SPDX-License-Identifier: Apache-2.0
+#pragma once
+#include "ashlar/models/fla.hpp"
+#include "ashlar/models/fla_layers.hpp"
+
+namespace ashlar {
+inline namespace v0 {
+
+// Gated linear attention (Yang et al., 2024).
+template <class Exec>
+std::unique_ptr<DecoderLm<Exec>> load_gla(const Value& config, const Parameters& parameters, Exec& exec) {
+  const FlaConfig c = FlaConfig::from(config);
+  const auto layer = gla_layer(config, FlaScope::model);
+  return make_fla_lm(c, parameters, exec, [&](Index, const ParameterReader<Exec>& r, const auto&) {
+    return make_mixer<GatedLinearAttention>(r, layer);
+  });
+}
+
+}  // namespace v0
+}  // namespace ashlar
