@@ -61,6 +61,40 @@ inline constexpr Architecture kRwkv7{"rwkv7", R"({"model_type": "rwkv7", "vocab_
   "num_hidden_layers": 3, "head_dim": 6, "value_dim": [60, 60, 60], "decay_low_rank_dim": 3,
   "gate_low_rank_dim": 4, "a_low_rank_dim": 2, "v_low_rank_dim": 5, "norm_bias": false, "norm_first": false,
   "fuse_norm": false})"};
+inline constexpr Architecture kDeltaNet{"delta_net", R"({"model_type": "delta_net", "vocab_size": 59,
+  "hidden_size": 30, "intermediate_size": 44, "num_hidden_layers": 3, "num_heads": 3, "expand_k": 0.6,
+  "expand_v": 1.2, "conv_size": 3, "use_gate": true, "allow_neg_eigval": true, "max_position_embeddings": 64,
+  "attn": {"layers": [1], "num_heads": 5, "num_kv_heads": 1, "window_size": 4, "qkv_bias": true}})"};
+inline constexpr Architecture kDeltaNetSum{"delta_net_sum", R"({"model_type": "delta_net", "vocab_size": 59,
+  "hidden_size": 24, "num_hidden_layers": 2, "num_heads": 2, "use_short_conv": false, "qk_activation": "elu",
+  "qk_norm": "sum", "use_beta": false, "hidden_ratio": 1, "tie_word_embeddings": true})"};
+inline constexpr Architecture kGatedDeltaNet{"gated_deltanet", R"({"model_type": "gated_deltanet",
+  "vocab_size": 61, "hidden_size": 28, "intermediate_size": 40, "num_hidden_layers": 4, "num_heads": 2,
+  "num_v_heads": 4, "head_dim": 6, "expand_v": 1.5, "max_position_embeddings": 64,
+  "attn": {"layers": [3], "num_heads": 2, "rope_theta": 500.0}})"};
+inline constexpr Architecture kGatedDeltaNetBare{"gated_deltanet_bare", R"({"model_type": "gated_deltanet",
+  "vocab_size": 61, "hidden_size": 28, "intermediate_size": 40, "num_hidden_layers": 2, "num_heads": 3,
+  "head_dim": 5, "expand_v": 1, "use_gate": false, "use_short_conv": false, "allow_neg_eigval": true})"};
+inline constexpr Architecture kGatedDeltaProduct{"gated_deltaproduct", R"({"model_type": "gated_deltaproduct",
+  "vocab_size": 53, "hidden_size": 26, "intermediate_size": 36, "num_hidden_layers": 2, "num_heads": 2,
+  "head_dim": 7, "expand_v": 2, "num_householder": 3, "use_forget_gate": true, "allow_neg_eigval": true})"};
+inline constexpr Architecture kGla{"gla", R"({"model_type": "gla", "vocab_size": 67, "hidden_size": 36,
+  "intermediate_size": 52, "num_hidden_layers": 3, "num_heads": 6, "num_kv_heads": 2, "expand_k": 1,
+  "feature_map": "relu", "use_short_conv": true, "conv_size": 2, "clamp_min": -0.03,
+  "max_position_embeddings": 64, "attn": [{"layers": [0], "num_heads": 3, "window_size": 6},
+  {"layers": [2], "num_heads": 2}]})"};
+inline constexpr Architecture kKda{"kda", R"({"model_type": "kda", "vocab_size": 59, "hidden_size": 20,
+  "intermediate_size": 28, "num_hidden_layers": 2, "num_heads": 2, "num_v_heads": 4, "head_dim": 6,
+  "expand_v": 1.5, "safe_gate": true, "lower_bound": -5.0, "allow_neg_eigval": true})"};
+inline constexpr Architecture kHgrn{"hgrn", R"({"model_type": "hgrn", "vocab_size": 55, "hidden_size": 34,
+  "intermediate_size": 48, "num_hidden_layers": 3, "use_short_conv": true, "max_position_embeddings": 64,
+  "attn": {"layers": [1], "num_heads": 1}})"};
+inline constexpr Architecture kHgrn2{"hgrn2", R"({"model_type": "hgrn2", "vocab_size": 55, "hidden_size": 30,
+  "intermediate_size": 48, "num_hidden_layers": 3, "expand_ratio": 10, "use_short_conv": true,
+  "conv_size": 3})"};
+inline constexpr Architecture kRetNet{"retnet", R"({"model_type": "retnet", "vocab_size": 63,
+  "hidden_size": 32, "num_hidden_layers": 2, "num_heads": 4, "num_kv_heads": 2, "expand_v": 1.5,
+  "intermediate_size": 40, "elementwise_affine": false, "use_output_gate": false})"};
 
 // Every fourth layer is attention with its norms behind the parts.
 inline bool olmo_hybrid_present(std::string_view name) {
