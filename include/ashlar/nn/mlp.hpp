@@ -6,15 +6,45 @@
 namespace ashlar {
 inline namespace v0 {
 
+// The two-layer MLP: out = down(activation(up x)).
+template <class Exec>
+class Mlp {
+ public:
+  Mlp(const ParameterReader<Exec>& r, const Names& up, const Names& down, Index hidden, Index width,
+      Activation activation, bool biased)
+      : up_(r, up, hidden, width, biased),
+        down_(r, down, width, hidden, biased),
+        width_(width),
+        activation_(activation) {}
+
+  // x, out [T, hidden]; `out` may be `x`.
+  void operator()(View<const float, 2> x, View<float, 2> out, Phase phase, Exec& exec) const {
+    typename Exec::Scratch scratch(exec);
+    const auto inner = scratch.floats(x.shape[0], width_);
+    up_(x, inner, phase, exec);
+    activate(Activate{inner, {}, inner, activation_}, exec);
+    down_(inner, out, phase, exec);
+  }
+
+ private:
+  Linear<Exec> up_, down_;
+  Index width_;
+  Activation activation_;
+};
+
+// The spellings of a gated MLP's projections.
+inline const Names kGateNames = {"gate_proj", "w1"}, kUpNames = {"up_proj", "w3"},
+                   kDownNames = {"down_proj", "w2"};
+
 // The gated MLP: out = down(activation(gate x) * up x) (Shazeer, 2020).
 template <class Exec>
 class GatedMlp {
  public:
   GatedMlp(const ParameterReader<Exec>& r, Index hidden, Index width, Activation activation,
            bool biased = false)
-      : gate_(r, "gate_proj", hidden, width, biased),
-        up_(r, "up_proj", hidden, width, biased),
-        down_(r, "down_proj", width, hidden, biased),
+      : gate_(r, kGateNames, hidden, width, biased),
+        up_(r, kUpNames, hidden, width, biased),
+        down_(r, kDownNames, width, hidden, biased),
         width_(width),
         activation_(activation) {}
 
