@@ -15,7 +15,10 @@ class EachModel : public testing::TestWithParam<Architecture> {
   CpuExec exec_;
   std::unique_ptr<Model> model_ = random_model(GetParam(), exec_);
 };
-INSTANTIATE_TEST_SUITE_P(Decoders, EachModel, testing::Values(kLlama, kOlmo3, kOlmoHybrid), name_of);
+INSTANTIATE_TEST_SUITE_P(Decoders, EachModel,
+                         testing::Values(kLlama, kOlmo3, kOlmoHybrid, kQwen3Next, kQwen3_5, kQwen3_5Moe,
+                                         kLfm2, kMiniMax),
+                         name_of);
 
 TEST_P(EachModel, PrefillAndDecodeAreTheFullForwardForEverySplit) {
   const Ids ids = random_ids(*model_, 19, 1);

@@ -79,9 +79,9 @@ class MixtureOfExperts {
     } else {
       for (Index e = 0; e < c_.experts; ++e) {
         const auto expert = r.scope(concat("experts.", e));
-        experts_.push_back({expert.matrix(kGateNames.with(".weight"), c_.width, c_.hidden),
-                            expert.matrix(kUpNames.with(".weight"), c_.width, c_.hidden),
-                            expert.matrix(kDownNames.with(".weight"), c_.hidden, c_.width)});
+        experts_.push_back({expert.matrix(Names{"gate_proj.weight", "w1.weight"}, c_.width, c_.hidden),
+                            expert.matrix(Names{"up_proj.weight", "w3.weight"}, c_.width, c_.hidden),
+                            expert.matrix(Names{"down_proj.weight", "w2.weight"}, c_.hidden, c_.width)});
       }
     }
     ParameterCount& count = r.count();
