@@ -14,7 +14,8 @@ class EachCache : public testing::TestWithParam<Architecture> {
   std::unique_ptr<Model> model_ = random_model(GetParam(), exec_);
   Cache cache_ = model_->new_cache(24);
 };
-INSTANTIATE_TEST_SUITE_P(Decoders, EachCache, testing::Values(kLlama, kOlmo3, kOlmoHybrid, kQwen3Next, kLfm2, kMiniMax), name_of);
+INSTANTIATE_TEST_SUITE_P(Decoders, EachCache,
+                         testing::Values(kLlama, kOlmo3, kOlmoHybrid, kQwen3Next, kLfm2, kMiniMax), name_of);
 
 TEST_P(EachCache, ACopyContinuesBitForBitAndByItself) {
   Cache copy = cache_;

@@ -98,7 +98,7 @@ Index rotated_channels(const Value& config, const Value* rope, Index head_dim, d
   const Index dim = static_cast<Index>(static_cast<double>(head_dim) * factor);
   if (dim < 2 || dim % 2 != 0)
     throw Error("InvalidConfig", concat("config: \"", key, "\" is ", factor, " of \"head_dim\", ", head_dim,
-                                        ", expected an even number of channels"));
+                                        ", expected an even number of channels, at least 2"));
   return dim;
 }
 
