@@ -15,7 +15,9 @@ class EachCache : public testing::TestWithParam<Architecture> {
   Cache cache_ = model_->new_cache(24);
 };
 INSTANTIATE_TEST_SUITE_P(Decoders, EachCache,
-                         testing::Values(kLlama, kOlmo3, kOlmoHybrid, kQwen3Next, kLfm2, kMiniMax), name_of);
+                         testing::Values(kLlama, kOlmo3, kOlmoHybrid, kQwen3Next, kLfm2, kMiniMax,
+                                         kKimiLinear),
+                         name_of);
 
 TEST_P(EachCache, ACopyContinuesBitForBitAndByItself) {
   Cache copy = cache_;

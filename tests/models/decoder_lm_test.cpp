@@ -17,7 +17,7 @@ class EachModel : public testing::TestWithParam<Architecture> {
 };
 INSTANTIATE_TEST_SUITE_P(Decoders, EachModel,
                          testing::Values(kLlama, kOlmo3, kOlmoHybrid, kQwen3Next, kQwen3_5, kQwen3_5Moe,
-                                         kLfm2, kMiniMax),
+                                         kLfm2, kMiniMax, kKimiLinear),
                          name_of);
 
 TEST_P(EachModel, PrefillAndDecodeAreTheFullForwardForEverySplit) {

@@ -116,6 +116,64 @@ TEST(HybridCheckpoint, AQwenThatAlsoSeesIsReadForItsText) {
   EXPECT_EQ(logits_of(config.c_str(), usual), logits_of(kQwen3_5.config, usual));
 }
 
+// The authors' configuration of kKimiLinear.
+constexpr const char* kKimiAuthors = R"({"model_type": "kimi_linear", "vocab_size": 47, "hidden_size": 26,
+  "intermediate_size": 38, "num_hidden_layers": 4, "num_attention_heads": 3, "num_key_value_heads": 3,
+  "linear_attn_config": {"kda_layers": [1, 3], "full_attn_layers": [2, 4], "num_heads": 2, "head_dim": 7,
+  "short_conv_kernel_size": 3}, "first_k_dense_replace": 1, "moe_layer_freq": 1, "q_lora_rank": 11,
+  "kv_lora_rank": 9, "qk_nope_head_dim": 6, "qk_rope_head_dim": 4, "v_head_dim": 5, "mla_use_nope": true,
+  "num_experts": 6, "num_experts_per_token": 2, "num_expert_group": 3, "topk_group": 2,
+  "use_grouped_topk": true, "moe_router_activation_func": "sigmoid", "moe_renormalize": true,
+  "moe_intermediate_size": 15, "num_shared_experts": 2, "routed_scaling_factor": 2.5, "rope_theta": 10000.0,
+  "model_max_length": 64})";
+
+TEST(HybridCheckpoint, KimiMayBeTheAuthorsOrTransformers) {
+  std::string config(kKimiLinear.config);
+  const std::string last = "\"sparse\", \"dense\"]";  // the authors have only the first layers dense
+  config.replace(config.find(last), last.size(), "\"sparse\", \"sparse\"]");
+  const KeptParameters usual = random_checkpoint({"kimi_linear", config.c_str()});
+  const Logits want = logits_of(config.c_str(), usual);
+  const KeptParameters authors = renamed(usual, ".block_sparse_moe.", ".mlp.");
+  EXPECT_TRUE(authors.contains("model.layers.1.mlp.experts.0.gate_proj.weight"));
+  EXPECT_EQ(logits_of(kKimiAuthors, authors), want);
+  EXPECT_EQ(logits_of(config.c_str(), authors), want);
+  KeptParameters shaped = usual;
+  shaped.tensors["model.layers.0.self_attn.A_log"].shape = {1, 1, 2, 1};
+  EXPECT_EQ(logits_of(config.c_str(), shaped), want);
+  shaped.tensors["model.layers.0.self_attn.A_log"].shape = {1};
+  EXPECT_EQ(refusal([&] { logits_of(config.c_str(), shaped); }),
+            "checkpoint: tensor \"model.layers.0.self_attn.A_log\" has shape [1], expected 2 elements");
+}
+
+TEST(HybridCheckpoint, KimisGatesMayBeBoundedAndOfFullRank) {
+  std::string config(kKimiAuthors);
+  config.replace(config.find("\"num_heads\": 2"), 14,
+                 "\"num_heads\": 2, \"gate_lower_bound\": -5.0, \"use_full_rank_gate\": true");
+  config.replace(config.find("\"mla_use_nope\""), 14, "\"mla_use_output_gate\": true, \"mla_use_nope\"");
+  const KeptParameters p = random_checkpoint({"kimi_linear", config.c_str()});
+  EXPECT_TRUE(p.contains("model.layers.0.self_attn.g_proj.weight"));
+  EXPECT_TRUE(p.contains("model.layers.1.self_attn.g_proj.weight"));
+  EXPECT_FALSE(p.contains("model.layers.0.self_attn.g_a_proj.weight"));
+  // With G_b the identity the low-rank gate is the full-rank one.
+  std::string low = config;
+  low.erase(low.find(", \"use_full_rank_gate\": true"),
+            std::string_view(", \"use_full_rank_gate\": true").size());
+  KeptParameters factored = p;
+  auto one = std::make_shared<Tensor<float, 1>>(std::array<Index, 1>{14 * 14});
+  for (Index i = 0; i < 14; ++i) one->data()[15 * i] = 1;
+  for (int layer : {0, 2}) {
+    const std::string prefix = concat("model.layers.", layer, ".self_attn.");
+    factored.tensors[prefix + "g_a_proj.weight"] = factored.tensors[prefix + "g_proj.weight"];
+    factored.tensors[prefix + "g_b_proj.weight"] = {one->data(), DType::f32, {14, 14}, one};
+    factored.tensors.erase(prefix + "g_proj.weight");
+  }
+  EXPECT_LE(error(logits_of(low.c_str(), factored), logits_of(config.c_str(), p)), 200 * kEps);
+  std::string free = low;
+  free.erase(free.find(", \"gate_lower_bound\": -5.0"),
+             std::string_view(", \"gate_lower_bound\": -5.0").size());
+  EXPECT_GT(error(logits_of(free.c_str(), factored), logits_of(low.c_str(), factored)), 1e-4);
+}
+
 TEST(HybridCheckpoint, MiniMaxsBuffersAreNotLookedAt) {
   const KeptParameters usual = random_checkpoint(kMiniMax);
   KeptParameters more = renamed(usual, "nothing", "");

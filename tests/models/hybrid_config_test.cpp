@@ -1,4 +1,5 @@
 // SPDX-License-Identifier: Apache-2.0
+#include "ashlar/models/kimi_linear.hpp"
 #include "ashlar/models/lfm2.hpp"
 #include "ashlar/models/minimax.hpp"
 #include "ashlar/models/qwen3_5.hpp"
@@ -55,6 +56,44 @@ TEST(HybridConfig, DefaultsAreThoseOfTheArchitectures) {
   EXPECT_EQ(m.moe.chosen, 2);
   EXPECT_EQ(m.moe.width, 8);
   EXPECT_EQ(m.full_factors.keep, 1);
+}
+
+TEST(HybridConfig, KimisLayersMayBeNamedCountedOrLeftOut) {
+  auto kimi = [](const std::string& more) { return KimiLinearConfig::from(config(more)); };
+  const Types three_to_one{"linear_attention", "linear_attention", "linear_attention", "full_attention"};
+  const KimiLinearConfig usual = kimi("");
+  EXPECT_EQ(usual.layer_types, three_to_one);
+  EXPECT_EQ(usual.sparse, (std::vector<bool>{false, true, true, true}));
+  EXPECT_EQ(usual.moe.experts, 256);
+  EXPECT_EQ(usual.moe.chosen, 8);
+  EXPECT_EQ(usual.moe.shared_width, 1024);
+  EXPECT_EQ(usual.latent.rank, 512);
+  EXPECT_EQ(usual.latent.norm_eps, 1e-6f);
+  EXPECT_EQ(usual.norm_eps, 1e-5f);
+  EXPECT_EQ(kimi(R"("linear_attn_config": {"kda_layers": [1, 2, 3], "full_attn_layers": [4]})").layer_types,
+            three_to_one);
+  EXPECT_EQ(kimi(R"("layer_types": ["full_attention", "kda_attention", "kda_attention", "full_attention"])")
+                .layer_types,
+            (Types{"full_attention", "linear_attention", "linear_attention", "full_attention"}));
+  EXPECT_EQ(kimi(R"("first_k_dense_replace": 2, "moe_layer_freq": 3)").sparse,
+            (std::vector<bool>{false, false, false, true}));
+  EXPECT_EQ(kimi(R"("num_experts": 0)").sparse, std::vector<bool>(4, false));
+  auto refused = [&](const std::string& more) { return refusal([&] { kimi(more); }); };
+  EXPECT_EQ(refused(R"("linear_attn_config": {"kda_layers": [1, 2], "full_attn_layers": [4]})"),
+            "config: layer 3 is neither in \"kda_layers\" nor in \"full_attn_layers\"");
+  EXPECT_EQ(refused(R"("linear_attn_config": {"kda_layers": [0], "full_attn_layers": [4]})"),
+            "config: \"kda_layers\" holds what is not a layer from 1 to 4");
+  EXPECT_EQ(refused(R"("mla_use_nope": false)"),
+            "config: \"mla_use_nope\" is \"false\", which is not supported; supported: true");
+  EXPECT_EQ(
+      refused(R"("num_key_value_heads": 2)"),
+      "config: \"num_key_value_heads\" is \"2\", which is not supported; supported: the number of heads, 4");
+  EXPECT_EQ(refused(R"("num_expert_group": 3)"),
+            "config: 1 of 3 groups of 256 experts, expected groups that divide them");
+  EXPECT_EQ(refused(R"("attn_res_block_size": 12)"),
+            "config: \"attn_res_block_size\" is \"12\", which is not supported; supported: none");
+  EXPECT_EQ(refused(R"("mlp_layer_types": ["dense", "sparse", "sparse", "moe"])"),
+            "config: \"mlp_layer_types\" is \"moe\", which is not supported; supported: dense, sparse");
 }
 
 TEST(HybridConfig, SettingsAreRead) {

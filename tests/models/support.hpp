@@ -71,6 +71,15 @@ inline constexpr Architecture kMiniMax{"minimax", R"({"model_type": "minimax", "
   "linear_attn_beta_factor": 0.8, "mlp_alpha_factor": 1.1, "mlp_beta_factor": 0.9, "sliding_window": 6,
   "max_position_embeddings": 64})"};
 
+inline constexpr Architecture kKimiLinear{"kimi_linear", R"({"model_type": "kimi_linear", "vocab_size": 47,
+  "hidden_size": 26, "intermediate_size": 38, "num_hidden_layers": 4, "num_attention_heads": 3,
+  "layer_types": ["linear_attention", "full_attention", "linear_attention", "full_attention"],
+  "mlp_layer_types": ["dense", "sparse", "sparse", "dense"], "linear_num_heads": 2, "linear_head_dim": 7,
+  "linear_conv_kernel_dim": 3, "q_lora_rank": 11, "kv_lora_rank": 9, "qk_nope_head_dim": 6,
+  "qk_rope_head_dim": 4, "v_head_dim": 5, "num_experts": 6, "num_experts_per_token": 2,
+  "num_expert_group": 3, "topk_group": 2, "moe_intermediate_size": 15, "num_shared_experts": 2,
+  "routed_scaling_factor": 2.5, "model_max_length": 64})"};
+
 // Every fourth layer is attention with its norms behind the parts.
 inline bool olmo_hybrid_present(std::string_view name) {
   constexpr std::string_view kLayers = "model.layers.";
