@@ -91,6 +91,8 @@ void decay_gate_as(const DecayGate& a, Index begin, Index end) {
         g = lower_bounded(d, x, own);
       }
       store(g, a.out.at(t, c));
+      if (a.complement)
+        store(hn::IfThenElse(hn::IsNaN(g), g, hn::Neg(expm1_negative(d, g))), a.complement.at(t, c));
     }
   }
 }
@@ -155,6 +157,7 @@ void check(const DecayGate& a) {
   if (a.dt_bias) expect_shape(op, "dt_bias", a.dt_bias, {channels});
   expect_shape(op, "out", a.out, a.x.shape);
   if (a.step) expect_shape(op, "step", a.step, a.x.shape);
+  if (a.complement) expect_shape(op, "complement", a.complement, a.x.shape);
   if (stepped && !(a.min_step >= 0 && a.min_step <= a.max_step))
     refuse(op, "steps are ", a.min_step, " to ", a.max_step, ", expected 0 <= min_step <= max_step");
   if (a.formula == DecayFormula::bounded && !(a.bound <= 0 && std::isfinite(a.bound)))

@@ -79,6 +79,26 @@ inline constexpr Architecture kKimiLinear{"kimi_linear", R"({"model_type": "kimi
   "qk_rope_head_dim": 4, "v_head_dim": 5, "num_experts": 6, "num_experts_per_token": 2,
   "num_expert_group": 3, "topk_group": 2, "moe_intermediate_size": 15, "num_shared_experts": 2,
   "routed_scaling_factor": 2.5, "model_max_length": 64})"};
+inline constexpr Architecture kMamba2{"mamba2",
+                                      R"({"model_type": "mamba2", "vocab_size": 53, "hidden_size": 28,
+  "num_hidden_layers": 2, "state_size": 11, "head_dim": 7, "num_heads": 8, "expand": 2, "n_groups": 2,
+  "conv_kernel": 3, "layer_norm_epsilon": 1e-5, "time_step_limit": [0.001, 0.5], "use_bias": true,
+  "tie_word_embeddings": true})"};
+inline constexpr Architecture kFlaMamba2{"fla_mamba2", R"({"model_type": "mamba2", "vocab_size": 59,
+  "hidden_size": 24, "num_hidden_layers": 2, "state_size": 5, "head_dim": 9, "expand": 3, "n_groups": 4,
+  "conv_kernel": 4, "norm_eps": 1e-6, "dt_limit": [0, 2.5], "norm_before_gate": true, "D_has_hdim": true,
+  "use_conv_bias": false})"};
+inline constexpr Architecture kRwkv6{"rwkv6", R"({"model_type": "rwkv6", "vocab_size": 61, "hidden_size": 30,
+  "num_hidden_layers": 3, "num_heads": 3, "expand_k": 0.7, "expand_v": 1.2, "proj_low_rank_dim": 3,
+  "gate_low_rank_dim": 5, "hidden_ratio": 2.5, "hidden_act": "sqrelu"})"};
+inline constexpr Architecture kRwkv6Hybrid{"rwkv6_hybrid", R"({"model_type": "rwkv6", "vocab_size": 61,
+  "hidden_size": 24, "num_hidden_layers": 4, "num_heads": 3, "proj_low_rank_dim": 3, "gate_low_rank_dim": 5,
+  "max_position_embeddings": 64, "attn": [{"layers": [2], "num_heads": 4, "num_kv_heads": 2, "qkv_bias": true,
+  "window_size": 5, "rope_theta": 500.0}, {"layers": [1], "num_heads": 2}]})"};
+inline constexpr Architecture kRwkv7{"rwkv7", R"({"model_type": "rwkv7", "vocab_size": 57, "hidden_size": 30,
+  "num_hidden_layers": 3, "head_dim": 6, "value_dim": [60, 60, 60], "decay_low_rank_dim": 3,
+  "gate_low_rank_dim": 4, "a_low_rank_dim": 2, "v_low_rank_dim": 5, "norm_bias": false, "norm_first": false,
+  "fuse_norm": false})"};
 
 // Every fourth layer is attention with its norms behind the parts.
 inline bool olmo_hybrid_present(std::string_view name) {

@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 #include "ashlar/nn/mixers/gated_short_conv.hpp"
 
-#include "tests/nn/reference.hpp"
+#include "tests/nn/mixer_runs.hpp"
 
 namespace ashlar {
 namespace {

@@ -3,7 +3,7 @@
 #include "ashlar/nn/mixers/latent_attention.hpp"
 
 #include "ashlar/ref/rope.hpp"
-#include "tests/nn/reference.hpp"
+#include "tests/nn/mixer_runs.hpp"
 
 namespace ashlar {
 namespace {

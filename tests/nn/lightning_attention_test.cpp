@@ -2,7 +2,7 @@
 #include "ashlar/nn/mixers/lightning_attention.hpp"
 
 #include "ashlar/ops/decay_gate.hpp"
-#include "tests/nn/reference.hpp"
+#include "tests/nn/mixer_runs.hpp"
 
 namespace ashlar {
 namespace {

@@ -173,6 +173,20 @@ TEST(DecayGate, FormulasHaveTheirLimitsAndKeepNaN) {
   }
 }
 
+TEST(DecayGate, GivesTheTiedInputGate) {
+  float x[] = {-90, -3, 0, 4, 16}, lb[] = {0, 0.25, 0.5, 0.75, 0.5}, g[5], k[5];
+  for (CpuExec& exec : test::contexts()) {
+    DecayGate args{{x, {1, 5}}, {}, {}, {g, {1, 5}}, DecayFormula::lower_bounded};
+    args.lower_bound = {lb, {5}}, args.complement = {k, {1, 5}};
+    decay_gate(args, exec);
+    // 1 - exp(g) = (1 - lb) sigmoid(-x); three roundings and those of g.
+    for (int i = 0; i < 5; ++i) {
+      const double want = (1 - lb[i]) / (1 + std::exp(static_cast<double>(x[i])));
+      EXPECT_NEAR(k[i], want, 12 * test::kEps * want) << i;
+    }
+  }
+}
+
 TEST(DecayGate, GivesMambasStep) {
   float x[] = {-30, 0, 2, 30}, a_log[] = {0, 1}, g[4], step[4];
   CpuExec exec;

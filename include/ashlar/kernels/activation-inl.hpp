@@ -84,6 +84,8 @@ HWY_INLINE FloatVec activation(FloatTag d, FloatVec x) {
   if constexpr (F == Activation::relu2) return hn::IfThenZeroElse(hn::Lt(x, zero), hn::Mul(x, x));
   if constexpr (F == Activation::tanh) return tanh(d, x);
   if constexpr (F == Activation::softplus) return softplus(d, x);
+  if constexpr (F == Activation::elu1)
+    return hn::IfThenElse(hn::Lt(x, zero), exp_negative(d, hn::Min(x, zero)), hn::Add(x, hn::Set(d, 1.0f)));
   if constexpr (F == Activation::silu || F == Activation::gelu || F == Activation::gelu_tanh)
     x = hn::IfThenElse(hn::Lt(x, low), low, x);  // 0 from here on, also for -inf
   if constexpr (F == Activation::silu) return times_sigmoid(d, x, x);
@@ -112,6 +114,7 @@ HWY_INLINE void with_activation(Activation f, const Body& body) {
     case Activation::gelu: return body(std::integral_constant<Activation, Activation::gelu>());
     case Activation::gelu_tanh: return body(std::integral_constant<Activation, Activation::gelu_tanh>());
     case Activation::softplus: return body(std::integral_constant<Activation, Activation::softplus>());
+    case Activation::elu1: return body(std::integral_constant<Activation, Activation::elu1>());
   }
 }
 
@@ -127,6 +130,7 @@ HWY_INLINE FloatVec activation(Activation f, FloatTag d, FloatVec x) {
     case Activation::gelu: return activation<Activation::gelu>(d, x);
     case Activation::gelu_tanh: return activation<Activation::gelu_tanh>(d, x);
     case Activation::softplus: return activation<Activation::softplus>(d, x);
+    case Activation::elu1: return activation<Activation::elu1>(d, x);
   }
   return x;
 }

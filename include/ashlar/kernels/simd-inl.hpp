@@ -70,6 +70,17 @@ HWY_INLINE void store_n(FloatVec v, FloatTag d, float* p, Index n) {
   for (Index i = 0; i < n; ++i) p[i] = tail[i];
 }
 
+// The first n elements, or a whole vector where n is larger.
+HWY_INLINE FloatVec load_some(FloatTag d, const float* p, Index n) {
+  return n >= static_cast<Index>(hn::Lanes(d)) ? hn::LoadU(d, p) : load_n(d, p, n);
+}
+HWY_INLINE void store_some(FloatVec v, FloatTag d, float* p, Index n) {
+  if (n >= static_cast<Index>(hn::Lanes(d)))
+    hn::StoreU(v, d, p);
+  else
+    store_n(v, d, p, n);
+}
+
 HWY_INLINE void copy_row(const float* from, Index n, float* to) {
   const FloatTag d;
   const Index lanes = static_cast<Index>(hn::Lanes(d));

@@ -27,6 +27,12 @@ struct DecoderConfig {
                             Index head_dim = 0);
 };
 
+// Positions of a model whose parts do not count them.
+inline constexpr Index kNoPositionLimit = Index{1} << 40;
+
+// The function that transformers calls so in "hidden_act".
+Activation activation_of(const std::string& name);
+
 // A positive integer.
 Index positive(const Value& config, std::string_view key);
 Index positive(const Value& config, std::string_view key, Index otherwise);

@@ -24,10 +24,11 @@ enum class DecayFormula : std::uint8_t { softplus, bounded, log_sigmoid, exponen
 inline constexpr float kRwkv7Bound = -0.6065306597126334f;
 
 // out = formula(x) for each token and channel; a channel is a head, or a key channel of a head, and then all
-// of a head's D / H channels have its a_log. Small decays keep their relative accuracy: 1 - exp(g) may be
-// formed. Refused: shapes that differ, heads that do not divide the channels, an argument that the formula
-// does not read, a bound or floor that is positive, a temperature that is not positive, steps out of order,
-// lower bounds outside [0, 1]. A NaN stays one. `out` may be `x`. Backward needs the inputs.
+// of a head's D / H channels have its a_log. Small decays keep their relative accuracy, and so
+// does 1 - exp(g), HGRN's input gate. Refused: shapes that differ, heads that do not divide the channels, an
+// argument that the formula does not read, a bound or floor that is positive, a temperature that is not
+// positive, steps out of order, lower bounds outside [0, 1]. A NaN stays one. `out` may be `x`. Backward
+// needs the inputs.
 template <class T>
 struct DecayGateArgs {
   View<const T, 2> x;        // [T, D]
@@ -42,6 +43,7 @@ struct DecayGateArgs {
   View<T, 2> step;                                // [T, D], softplus's step, Mamba-2's dt; empty: not wanted
   T min_step = 0;                                 // of softplus
   T max_step = std::numeric_limits<T>::infinity();  // of softplus
+  View<T, 2> complement;  // [T, D], 1 - exp(out), a tied input gate; empty: not wanted
 };
 using DecayGate = DecayGateArgs<float>;
 

@@ -41,6 +41,7 @@ void decay_gate(const DecayGateArgs<T>& a) {
         case DecayFormula::exponential: a.out(t, c) = -std::exp(x); break;
         case DecayFormula::lower_bounded: a.out(t, c) = lower_bounded_decay(x, a.lower_bound(c)); break;
       }
+      if (a.complement) a.complement(t, c) = -std::expm1(a.out(t, c));
     }
 }
 

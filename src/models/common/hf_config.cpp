@@ -15,15 +15,6 @@ const Value* present(const Value& config, std::string_view key) {
   return v == nullptr || v->is_null() ? nullptr : v;
 }
 
-Activation activation_of(const std::string& name) {
-  if (name == "silu" || name == "swish") return Activation::silu;
-  if (name == "gelu") return Activation::gelu;
-  if (name == "gelu_new" || name == "gelu_pytorch_tanh") return Activation::gelu_tanh;
-  if (name == "relu") return Activation::relu;
-  if (name == "relu2") return Activation::relu2;
-  unsupported("hidden_act", name, "silu, gelu, gelu_new, gelu_pytorch_tanh, relu, relu2");
-}
-
 double positive_number(const Value& rope, std::string_view key) {
   const double x = rope.get_number(key);
   if (!(x > 0) || !std::isfinite(x))
@@ -107,6 +98,15 @@ Index rotated_channels(const Value& config, const Value* rope, Index head_dim, d
 void unsupported(std::string_view key, std::string_view value, std::string_view supported) {
   throw Error("UnsupportedConfig", concat("config: \"", key, "\" is \"", value,
                                           "\", which is not supported; supported: ", supported));
+}
+
+Activation activation_of(const std::string& name) {
+  if (name == "silu" || name == "swish") return Activation::silu;
+  if (name == "gelu") return Activation::gelu;
+  if (name == "gelu_new" || name == "gelu_pytorch_tanh") return Activation::gelu_tanh;
+  if (name == "relu") return Activation::relu;
+  if (name == "relu2") return Activation::relu2;
+  unsupported("hidden_act", name, "silu, gelu, gelu_new, gelu_pytorch_tanh, relu, relu2");
 }
 
 Index positive(const Value& config, std::string_view key) {

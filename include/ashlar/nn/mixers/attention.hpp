@@ -1,5 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 #pragma once
+#include <optional>
+
 #include "ashlar/nn/linear.hpp"
 #include "ashlar/nn/mixer.hpp"
 #include "ashlar/nn/norm.hpp"
@@ -22,6 +24,7 @@ struct AttentionConfig {
   Index window = 0;                       // 0: every earlier token is visible
   float norm_weight_offset = 0;           // 1: zero-centred norms of queries and keys
   bool output_gate = false;               // W_q has rows of a gate behind each head's
+  std::optional<bool> output_biased;      // of o_proj, where it is not as `biased`
 };
 
 // Causal softmax attention with grouped heads:
@@ -37,7 +40,7 @@ class Attention final : public Mixer<Exec> {
         q_(r, "q_proj", c.hidden, c.heads * c.head_dim * (c.output_gate ? 2 : 1), c.biased),
         k_(r, "k_proj", c.hidden, c.kv_heads * c.head_dim, c.biased),
         v_(r, "v_proj", c.hidden, c.kv_heads * c.head_dim, c.biased),
-        o_(r, {"o_proj", "out_proj"}, c.heads * c.head_dim, c.hidden, c.biased) {
+        o_(r, {"o_proj", "out_proj"}, c.heads * c.head_dim, c.hidden, c.output_biased.value_or(c.biased)) {
     if (c.output_gate && c.qk_norm == QkNorm::projection)
       refuse("Attention", "an output gate and norms over whole projections, expected norms of heads or none");
     if (c.qk_norm != QkNorm::none) {
