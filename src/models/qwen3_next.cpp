@@ -74,8 +74,7 @@ template class Qwen3NextBlock<CpuExec>;
 Qwen3NextConfig Qwen3NextConfig::from(const Value& config) {
   const bool experts = config.get_integer("num_experts", 512) != 0;
   // Without an MLP of its own, a layer's width is an expert's.
-  Qwen3NextConfig c{DecoderConfig::from(config, 32768, experts ? 5632 : 0)};
-  c.head_dim = positive(config, "head_dim", 256);
+  Qwen3NextConfig c{DecoderConfig::from(config, 32768, experts ? 5632 : 0, 256)};
   c.layer_types = types_of(config, c.layers);
   c.linear = linear_of(config, c);
   c.rope = *rope_of(config, "full_attention", c, kTheta, kRotatedPart);

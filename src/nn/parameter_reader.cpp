@@ -66,6 +66,16 @@ Parameter ParameterLookup::tensor(const Names& names) const {
   return p;
 }
 
+Parameter ParameterLookup::flat(const Names& names, Index size) const {
+  if (dynamic_cast<const ParameterSource*>(parameters_) != nullptr) return tensor(names, {size});
+  Parameter p = tensor(names);
+  if (p.size() != size)
+    throw Error("InvalidShape", concat("checkpoint: tensor \"", spelling(names), "\" has shape ",
+                                       text(p.shape), ", expected ", size, " elements"));
+  p.shape = {size};
+  return p;
+}
+
 Index ParameterLookup::rows(const Names& names, Index otherwise) const {
   if (dynamic_cast<const ParameterSource*>(parameters_) != nullptr) return otherwise;
   const Parameter p = tensor(names);
@@ -104,6 +114,19 @@ Parameter take(const Parameter& p, std::span<const Index> entries) {
   Parameter taken{copy->data(), p.dtype, p.shape, copy};
   taken.shape[0] = count;
   return taken;
+}
+
+Parameter transpose(const Parameter& matrix) {
+  if (matrix.shape.size() != 2) refuse("transpose", "the tensor is not a matrix");
+  const Index rows = matrix.shape[0], columns = matrix.shape[1];
+  const auto bytes = static_cast<std::size_t>(bits(matrix.dtype) / 8);
+  auto copy = std::make_shared<Tensor<std::byte, 1>>(
+      std::array<Index, 1>{rows * columns * static_cast<Index>(bytes)});
+  const auto* from = static_cast<const std::byte*>(matrix.data);
+  for (Index r = 0; r < rows; ++r)
+    for (Index c = 0; c < columns; ++c, from += bytes)
+      std::memcpy(copy->data() + (c * rows + r) * static_cast<Index>(bytes), from, bytes);
+  return {copy->data(), matrix.dtype, {columns, rows}, copy};
 }
 
 void ParameterLookup::expect_all_read(const std::function<bool(std::string_view name)>& ignore) const {

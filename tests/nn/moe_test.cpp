@@ -68,7 +68,7 @@ std::vector<double> expected(const Layer& layer, const std::vector<double>& x) {
   const MoeConfig& c = layer.c;
   std::vector<double> logits = times(layer.matrix("gate.weight", c.experts, c.hidden), x);
   std::vector<double> bias(static_cast<std::size_t>(c.experts)), weights(static_cast<std::size_t>(c.chosen));
-  if (c.score == RouterScore::sigmoid) {
+  if (c.selection_bias) {
     const Parameter p = layer.RandomParameters::make("gate.e_score_correction_bias", std::array{c.experts});
     std::copy_n(static_cast<const float*>(p.data), c.experts, bias.begin());
   }
@@ -103,7 +103,8 @@ MoeConfig softmax_config() {
 }
 MoeConfig sigmoid_config() {
   MoeConfig c{17, 8, 12, 4};
-  c.score = RouterScore::sigmoid, c.scale = 2.5f, c.groups = 4, c.chosen_groups = 2, c.shared_width = 16;
+  c.score = RouterScore::sigmoid, c.selection_bias = true, c.scale = 2.5f, c.groups = 4, c.chosen_groups = 2,
+  c.shared_width = 16;
   return c;
 }
 MoeConfig plain_config() {

@@ -44,6 +44,18 @@ HWY_INLINE FloatVec load(FloatTag d, const bf16* p) {
       d, hn::ShiftLeft<16>(hn::PromoteTo(d32, hn::LoadU(d16, reinterpret_cast<const std::uint16_t*>(p)))));
 }
 
+HWY_INLINE void store(FloatVec v, FloatTag d, float* p) { hn::StoreU(v, d, p); }
+// Rounds to nearest even; v is finite or infinite.
+HWY_INLINE void store(FloatVec v, FloatTag, bf16* p) {
+  const hn::RebindToUnsigned<FloatTag> d32;
+  const hn::RebindToSigned<FloatTag> di;
+  const hn::Rebind<std::uint16_t, FloatTag> d16;
+  const auto u = hn::BitCast(d32, v);
+  const auto odd = hn::And(hn::ShiftRight<16>(u), hn::Set(d32, 1u));
+  const auto rounded = hn::ShiftRight<16>(hn::Add(hn::Add(u, odd), hn::Set(d32, 0x7fffu)));
+  hn::StoreU(hn::DemoteTo(d16, hn::BitCast(di, rounded)), d16, reinterpret_cast<std::uint16_t*>(p));
+}
+
 // By hand: without F16C, Highway 1.0.3 widens infinity to 65536. The product is exact, also for subnormals.
 HWY_INLINE FloatVec load(FloatTag d, const f16* p) {
   const hn::Rebind<std::uint16_t, FloatTag> d16;

@@ -21,9 +21,10 @@ struct DecoderConfig {
   bool attention_bias = false, tied = false;
   float embedding_scale = 1;
 
-  // `max_positions`: the architecture's default. "intermediate_size" may be missing only where `intermediate`
-  // is given instead.
-  static DecoderConfig from(const Value& config, Index max_positions, Index intermediate = 0);
+  // `max_positions`: the architecture's default. The others too, where it has them: else "intermediate_size"
+  // is required, and "head_dim" is hidden_size / heads.
+  static DecoderConfig from(const Value& config, Index max_positions, Index intermediate = 0,
+                            Index head_dim = 0);
 };
 
 // Positions of a model whose parts do not count them.

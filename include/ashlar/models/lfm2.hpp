@@ -30,8 +30,7 @@ class Lfm2Block final : public DecoderBlock<Exec> {
       : mixer_norm_(r, "operator_norm.weight", c.hidden_size, c.norm_eps),
         mixer_(make_mixer(c, layer, r)),
         mlp_norm_(r, "ffn_norm.weight", c.hidden_size, c.norm_eps),
-        mlp_(r.scope("feed_forward"), c.hidden_size, r.rows("feed_forward.w1.weight", c.mlp_width),
-             c.activation) {}
+        mlp_(make_mlp(c, r.scope("feed_forward"))) {}
 
   LayerState<Exec> new_state(Index capacity) const override { return mixer_->new_state(capacity); }
 
@@ -47,6 +46,11 @@ class Lfm2Block final : public DecoderBlock<Exec> {
     if (c.layer_types[static_cast<std::size_t>(layer)] == "full_attention")
       return std::make_unique<Attention<Exec>>(r.scope("self_attn"), c.attention());
     return std::make_unique<GatedShortConv<Exec>>(r.scope("conv"), c.hidden_size, c.conv_width, c.conv_bias);
+  }
+
+  static GatedMlp<Exec> make_mlp(const Lfm2Config& c, const ParameterReader<Exec>& r) {
+    return GatedMlp<Exec>(r, c.hidden_size, r.rows("w1.weight", c.mlp_width), c.activation, false,
+                          kNumberedMlpNames);
   }
 
   Norm<Exec> mixer_norm_;

@@ -16,6 +16,7 @@ class LowRankLinear {
                 Index out, bool biased = false, Activation activation = Activation::identity)
       : down_(r, down, in, rank), up_(r, up, rank, out, biased), rank_(rank), activation_(activation) {}
 
+  explicit operator bool() const { return static_cast<bool>(up_); }
   // x [T, in], out [T, out]
   void operator()(View<const float, 2> x, View<float, 2> out, Phase phase, Exec& exec) const {
     typename Exec::Scratch scratch(exec);

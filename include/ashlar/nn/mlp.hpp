@@ -32,19 +32,21 @@ class Mlp {
   Activation activation_;
 };
 
-// The spellings of a gated MLP's projections.
-inline const Names kGateNames = {"gate_proj", "w1"}, kUpNames = {"up_proj", "w3"},
-                   kDownNames = {"down_proj", "w2"};
+// How a checkpoint calls the projections of a gated MLP.
+struct GatedMlpNames {
+  Names gate = "gate_proj", up = "up_proj", down = "down_proj";
+};
+inline const GatedMlpNames kNumberedMlpNames{"w1", "w3", "w2"};
 
 // The gated MLP: out = down(activation(gate x) * up x) (Shazeer, 2020).
 template <class Exec>
 class GatedMlp {
  public:
   GatedMlp(const ParameterReader<Exec>& r, Index hidden, Index width, Activation activation,
-           bool biased = false)
-      : gate_(r, kGateNames, hidden, width, biased),
-        up_(r, kUpNames, hidden, width, biased),
-        down_(r, kDownNames, width, hidden, biased),
+           bool biased = false, const GatedMlpNames& names = {})
+      : gate_(r, names.gate, hidden, width, biased),
+        up_(r, names.up, hidden, width, biased),
+        down_(r, names.down, width, hidden, biased),
         width_(width),
         activation_(activation) {}
 

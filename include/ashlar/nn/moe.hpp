@@ -15,6 +15,7 @@ struct MoeConfig {
   RouterScore score = RouterScore::softmax;
   bool renormalize = true;
   float scale = 1;
+  bool selection_bias = false;  // taken where the checkpoint has one
   Index groups = 1, chosen_groups = 1;
   Activation activation = Activation::silu;
   Index shared_width = 0;    // of the shared expert; 0: none
@@ -38,7 +39,7 @@ class MixtureOfExperts {
   MixtureOfExperts(const ParameterReader<Exec>& r, const MoeConfig& c)
       : c_(c), router_(r, "gate", c.hidden, c.experts) {
     const Names bias = {"gate.e_score_correction_bias", "e_score_correction_bias"};
-    if (c.score == RouterScore::sigmoid && r.contains(bias)) selection_bias_ = r.vector(bias, c.experts);
+    if (c.selection_bias && r.contains(bias)) selection_bias_ = r.vector(bias, c.experts);
     read_experts(r);
     if (c.shared_width == 0) return;
     const bool plural = r.contains("shared_experts.down_proj.weight");
@@ -78,9 +79,9 @@ class MixtureOfExperts {
     } else {
       for (Index e = 0; e < c_.experts; ++e) {
         const auto expert = r.scope(concat("experts.", e));
-        experts_.push_back({expert.matrix(kGateNames.with(".weight"), c_.width, c_.hidden),
-                            expert.matrix(kUpNames.with(".weight"), c_.width, c_.hidden),
-                            expert.matrix(kDownNames.with(".weight"), c_.hidden, c_.width)});
+        experts_.push_back({expert.matrix(Names{"gate_proj.weight", "w1.weight"}, c_.width, c_.hidden),
+                            expert.matrix(Names{"up_proj.weight", "w3.weight"}, c_.width, c_.hidden),
+                            expert.matrix(Names{"down_proj.weight", "w2.weight"}, c_.hidden, c_.width)});
       }
     }
     ParameterCount& count = r.count();

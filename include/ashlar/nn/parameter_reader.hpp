@@ -57,6 +57,8 @@ class ParameterLookup {
   }
   // Of any shape.
   Parameter tensor(const Names& names) const;
+  // Of any shape with so many elements, as [size].
+  Parameter flat(const Names& names, Index size) const;
   // The first extent of a tensor, `otherwise` where tensors are made to measure.
   Index rows(const Names& names, Index otherwise) const;
   // Error("UnusedTensor") when the checkpoint has tensors that nobody read and `ignore` does not excuse.
@@ -81,6 +83,8 @@ Parameter slice(const Parameter& p, Index begin, Index end);
 // These entries of the first axis, one after another: where they are when each follows the one before it,
 // else a copy.
 Parameter take(const Parameter& p, std::span<const Index> entries);
+// A copy with the two axes of a matrix exchanged.
+Parameter transpose(const Parameter& matrix);
 
 // The same, giving weights in the form of an execution context.
 template <class Exec>

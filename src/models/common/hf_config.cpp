@@ -89,7 +89,7 @@ Index rotated_channels(const Value& config, const Value* rope, Index head_dim, d
   const Index dim = static_cast<Index>(static_cast<double>(head_dim) * factor);
   if (dim < 2 || dim % 2 != 0)
     throw Error("InvalidConfig", concat("config: \"", key, "\" is ", factor, " of \"head_dim\", ", head_dim,
-                                        ", expected an even number of channels"));
+                                        ", expected an even number of channels, at least 2"));
   return dim;
 }
 
@@ -121,7 +121,8 @@ Index positive(const Value& config, std::string_view key, Index otherwise) {
   return present(config, key) != nullptr ? positive(config, key) : otherwise;
 }
 
-DecoderConfig DecoderConfig::from(const Value& config, Index max_positions, Index intermediate) {
+DecoderConfig DecoderConfig::from(const Value& config, Index max_positions, Index intermediate,
+                                  Index head_dim) {
   if (const Value* q = present(config, "quantization_config"))
     unsupported("quantization_config", q->get_string("quant_method", "quantized"),
                 "none, f32, f16 or bf16 weights");
@@ -134,11 +135,11 @@ DecoderConfig DecoderConfig::from(const Value& config, Index max_positions, Inde
   c.heads = positive(config, "num_attention_heads");
   c.kv_heads = positive(config, "num_key_value_heads", c.heads);
   c.max_positions = positive(config, "max_position_embeddings", max_positions);
-  if (present(config, "head_dim") == nullptr && c.hidden_size % c.heads != 0)
+  if (head_dim == 0 && present(config, "head_dim") == nullptr && c.hidden_size % c.heads != 0)
     throw Error("InvalidConfig",
                 concat("config: \"hidden_size\" is ", c.hidden_size, ", expected a multiple of ", c.heads,
                        " heads where \"head_dim\" is absent"));
-  c.head_dim = positive(config, "head_dim", c.hidden_size / c.heads);
+  c.head_dim = positive(config, "head_dim", head_dim != 0 ? head_dim : c.hidden_size / c.heads);
   if (c.heads % c.kv_heads != 0)
     throw Error("InvalidConfig", concat("config: \"num_attention_heads\" is ", c.heads,
                                         ", expected a multiple of \"num_key_value_heads\", ", c.kv_heads));

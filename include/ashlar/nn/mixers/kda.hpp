@@ -27,9 +27,9 @@ struct KimiDeltaAttentionConfig {
 // Where each comes from is for a model's table of checkpoint keys to say.
 template <class Exec>
 struct KimiDeltaAttentionWeights {
-  QkvProjection<Exec> qkv;                        // [Hk Dk], [Hk Dk], [Hv Dv] rows
-  LowRankLinear<Exec> f, g;                       // [Hv Dk] rows: decay; [Hv Dv] rows: gate
-  Linear<Exec> b;                                 // [Hv] rows: strength
+  QkvProjection<Exec> qkv;   // [Hk Dk], [Hk Dk], [Hv Dv] rows
+  LowRankLinear<Exec> f, g;  // [Hv Dk] rows: decay; [Hv Dv] rows: gate, or none: then the output has one
+  Linear<Exec> b;            // [Hv] rows: strength
   typename Backend<Exec>::Vector a_log, dt_bias;  // [Hv], [Hv Dk]
   GatedOutput<Exec> output;                       // norm [Dv], gated by a sigmoid of the caller's gate
 };
@@ -76,7 +76,7 @@ class KimiDeltaAttention final : public Mixer<Exec> {
                   Exec& exec) const override {
     typename Exec::Scratch scratch(exec);
     const Index tokens = x.shape[0];
-    const auto o = scratch.floats(tokens, c_.values()), gate = scratch.floats(tokens, c_.values());
+    const auto o = scratch.floats(tokens, c_.values());
     const auto decay = scratch.floats(tokens, c_.value_heads * c_.key_dim);
     const auto beta = scratch.floats(tokens, c_.value_heads);
     const RecurrentStates<Exec> states(batch, exec);
@@ -96,7 +96,8 @@ class KimiDeltaAttention final : public Mixer<Exec> {
     args.gk = decay.split(1, c_.key_dim), args.beta = beta, args.out = o.split(1, c_.value_dim);
     args.offsets = batch.offsets, args.states = states;
     kda(args, exec);
-    w_.g(x, gate, batch.phase, exec);
+    View<float, 2> gate;
+    if (w_.g) gate = scratch.floats(tokens, c_.values()), w_.g(x, gate, batch.phase, exec);
     w_.output(x, o, out, batch.phase, exec, gate);
   }
 
