@@ -116,7 +116,8 @@ struct Asked {
   Index sequence, tokens;
 };
 // Of no token, inside, at the end; several of one sequence, out of order, twice the same, of an empty one.
-constexpr Asked kAsked[] = {{2, 64}, {0, 3}, {2, 1}, {0, 0}, {2, 33}, {2, 33}, {1, 0}, {3, 20}, {2, 0}, {0, 5}};
+constexpr Asked kAsked[] = {{2, 64}, {0, 3}, {2, 1},  {0, 0}, {2, 33},
+                            {2, 33}, {1, 0}, {3, 20}, {2, 0}, {0, 5}};
 const std::vector<Index> kRequestOffsets = {0, 5, 5, 70, 90};
 
 TEST(LinearRecurrenceRequests, GiveTheStateAfterSoManyTokens) {
@@ -136,8 +137,7 @@ TEST(LinearRecurrenceRequests, GiveTheStateAfterSoManyTokens) {
       }
       for (const RecurrenceForm form : kForms)
         for (const int threads : {1, 3}) {
-          SCOPED_TRACE(testing::Message()
-                       << v << ", " << name(dtype) << ", form " << static_cast<int>(form));
+          SCOPED_TRACE(testing::Message() << v << ", " << name(dtype) << ", form " << static_cast<int>(form));
           CpuExec exec({threads});
           LinearRecurrence args = in.args();
           args.offsets = kRequestOffsets, args.form = form;

@@ -58,7 +58,8 @@ TEST(LinearRecurrenceForms, AnySplitCarriesTheState) {
         in.out.poison();
         RecurrentState got = start;
         // Two pieces, of which the first comes in two.
-        for (const auto& [from, to] : {std::pair<Index, Index>(0, cut / 2), {cut / 2, cut}, {cut, s.tokens}}) {
+        for (const auto& [from, to] :
+             {std::pair<Index, Index>(0, cut / 2), {cut / 2, cut}, {cut, s.tokens}}) {
           LinearRecurrence args = test::tokens_of(in.args(), from, to);
           args.form = form, args.chunk = form == RecurrenceForm::chunk ? 16 : 0;
           test::run(args, {&got, 1}, exec);

@@ -119,7 +119,7 @@ TEST(LinearRecurrenceReductions, LowRankGivesTheGatedDeltaRule) {
   for (const Decay decay : {Decay::none, Decay::scalar, Decay::vector}) {
     Inputs in(kShape, {decay, Transition::delta}, 0.5f, 11);
     auto decay_of = [&](Index t, Index h, Index i) {
-      return decay == Decay::none ? 1
+      return decay == Decay::none     ? 1
              : decay == Decay::scalar ? std::exp(in.g.view()(t, h))
                                       : std::exp(in.gk.view()(t, h, i));
     };

@@ -76,8 +76,7 @@ TEST(RecurrentState, OneBf16StepIsAnF32StepRounded) {
     test::run(in.args(), {&wide, 1}, exec);
     const Tensor<float, 3> a = test::values(narrow), b = test::values(wide);
     for (Index i = 0; i < a.size(); ++i)
-      ASSERT_NEAR(a.data()[i], b.data()[i],
-                  0x1p-8 * std::abs(b.data()[i]) + want.state_bound.data()[i]);
+      ASSERT_NEAR(a.data()[i], b.data()[i], 0x1p-8 * std::abs(b.data()[i]) + want.state_bound.data()[i]);
   }
 }
 
@@ -160,7 +159,7 @@ void expect_invalid(const std::vector<std::byte>& bytes, const RecurrentState& b
     ADD_FAILURE() << what << " was restored";
   } catch (const Error& e) {
     EXPECT_EQ(e.kind(), "InvalidState") << what << ": " << e.what();
-    EXPECT_EQ(std::string(e.what()).rfind("RecurrentState: ", 0), 0u) << e.what();
+    EXPECT_EQ(std::string(e.what()).rfind("saved state: ", 0), 0u) << e.what();
   }
   EXPECT_TRUE(test::same(s.raw(), before.raw())) << what;
 }
@@ -192,8 +191,8 @@ TEST(RecurrentState, RefusesHostileBytes) {
         expect_refused_or_itself(bad, before, concat("byte ", at, " other by ", static_cast<int>(mask)));
         if (HasFailure()) return;
       }
-      for (const std::uint64_t word : {0x7fffffffffffffffull, 0xffffffffffffffffull, 0x4000000000000000ull,
-                                       0x0000000100000000ull, 0ull})
+      for (const std::uint64_t word :
+           {0x7fffffffffffffffull, 0xffffffffffffffffull, 0x4000000000000000ull, 0x0000000100000000ull, 0ull})
         for (const std::size_t width : {std::size_t(4), std::size_t(8)}) {
           std::vector<std::byte> bad = good;
           for (std::size_t i = 0; i < width && at + i < bad.size(); ++i)
@@ -232,11 +231,11 @@ TEST(RecurrentState, RefusesBadArguments) {
   EXPECT_EQ(refusal([&] { s.import_from(right.view(), -1); }),
             "RecurrentState: position is -1, expected 0 or more");
   EXPECT_EQ(refusal([&] { s.keep_updates(-1); }),
-            "RecurrentState: updates of -1 tokens to be kept, expected 0 or more");
+            "RecurrentState: tokens is -1 and substeps 1, expected 0 or more and 1 or more");
   EXPECT_EQ(refusal([&] { s.rollback(1); }),
-            "RecurrentState: 1 tokens to be taken back, expected no more than the 0 kept");
+            "RecurrentState: 1 tokens were to be taken back, expected 0 to 0");
   EXPECT_EQ(refusal([&] { s.rollback(-1); }),
-            "RecurrentState: -1 tokens to be taken back, expected 0 or more");
+            "RecurrentState: -1 tokens were to be taken back, expected 0 to 0");
   EXPECT_NO_THROW(s.rollback(0));
 }
 
