@@ -35,9 +35,7 @@ Index Value::get_integer(std::string_view key, Index otherwise) const {
 }
 
 double Value::get_number(std::string_view key) const {
-  const Value& member = required(*this, key);
-  if (const double* x = std::get_if<double>(&member.data_)) return *x;
-  if (const auto* i = member.integer()) return static_cast<double>(*i);
+  if (const std::optional<double> x = required(*this, key).number()) return *x;
   wrong_type(key, "a number");
 }
 

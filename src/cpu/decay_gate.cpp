@@ -1,6 +1,8 @@
 // SPDX-License-Identifier: Apache-2.0
 #include "ashlar/ops/decay_gate.hpp"
 
+#include <cmath>
+
 #include "src/cpu/dispatch.hpp"
 #include "src/cpu/rows.hpp"
 
@@ -16,24 +18,94 @@ inline namespace v0 {
 namespace kernels {
 namespace HWY_NAMESPACE {
 
-// Tokens [begin, end), a vector of heads at a time: exp(a_log) is taken once for all of them.
-void decay_gate_rows(const DecayGate& a, Index begin, Index end) {
+// What a vector of channels has of its own, the same for all tokens.
+struct DecayChannels {
+  FloatVec rate, bias, lower_bound, log_lower_bound;
+};
+
+DecayChannels decay_channels(const DecayGate& a, Index c, Index n) {
   const FloatTag d;
-  const Index lanes = static_cast<Index>(hn::Lanes(d)), heads = a.x.shape[1];
-  for (Index h = 0; h < heads; h += lanes) {
-    const Index left = heads - h;
-    const bool whole = left >= lanes;
-    const auto load_some = [&](const float* p)
-                               HWY_ATTR { return whole ? hn::LoadU(d, p) : load_n(d, p, left); };
-    const auto rate = hn::Neg(exp(d, load_some(a.a_log.at(h))));
-    const auto bias = a.dt_bias ? load_some(a.dt_bias.at(h)) : hn::Zero(d);
-    for (Index t = begin; t < end; ++t) {
-      const auto g = hn::Mul(rate, softplus(d, hn::Add(load_some(a.x.at(t, h)), bias)));
+  HWY_ALIGN float log_rate[HWY_MAX_BYTES / sizeof(float)] = {}, bound[HWY_MAX_BYTES / sizeof(float)] = {},
+                                           log_bound[HWY_MAX_BYTES / sizeof(float)] = {};
+  if (a.a_log) {
+    const Index a_head = a.x.shape[1] / a.a_log.shape[0];
+    for (Index i = 0; i < n; ++i) log_rate[i] = a.a_log((c + i) / a_head);
+  }
+  if (a.lower_bound)
+    for (Index i = 0; i < n; ++i) bound[i] = a.lower_bound(c + i), log_bound[i] = std::log(bound[i]);
+  return {exp(d, hn::Load(d, log_rate)), a.dt_bias ? load_n(d, a.dt_bias.at(c), n) : hn::Zero(d),
+          hn::Load(d, bound), hn::Load(d, log_bound)};
+}
+
+// ln(lb + (1 - lb) sigmoid(x)). With u = e^-|x|: ln(1 - rest) for rest = (1 - lb) sigmoid(-x) up to 1/2;
+// beyond it x < 0, and the value is ln(lb + u) - ln(1 + u), the first from the larger of the two.
+HWY_INLINE FloatVec lower_bounded(FloatTag d, FloatVec x, const DecayChannels& c) {
+  const auto one = hn::Set(d, 1.0f), half = hn::Set(d, 0.5f);
+  const auto u = exp_negative(d, hn::Neg(hn::Abs(x)));
+  const auto numerator = hn::IfThenElse(hn::Lt(x, hn::Zero(d)), one, u);
+  const auto rest = hn::Div(hn::Mul(hn::Sub(one, c.lower_bound), numerator), hn::Add(one, u));
+  const auto near = log1p_small(d, hn::Neg(hn::Min(rest, half)));
+  const auto larger = hn::Max(c.lower_bound, u), smaller = hn::Min(c.lower_bound, u);
+  const auto ratio = hn::IfThenElse(hn::Gt(larger, hn::Zero(d)), hn::Div(smaller, larger), hn::Zero(d));
+  const auto log_larger = hn::IfThenElse(hn::Gt(c.lower_bound, u), c.log_lower_bound, x);
+  const auto far = hn::Add(log_larger, hn::Sub(log1p_small(d, ratio), log1p_small(d, u)));
+  const auto y = hn::IfThenElse(hn::Gt(rest, half), far, near);
+  return hn::IfThenElse(hn::IsNaN(x), x, y);
+}
+
+template <DecayFormula F>
+void decay_gate_as(const DecayGate& a, Index begin, Index end) {
+  const FloatTag d;
+  const Index lanes = static_cast<Index>(hn::Lanes(d)), channels = a.x.shape[1];
+  const auto bound = hn::Set(d, a.bound), temperature = hn::Set(d, a.temperature),
+             floor = hn::Set(d, a.floor);
+  const auto min_step = hn::Set(d, a.min_step), max_step = hn::Set(d, a.max_step);
+  for (Index c = 0; c < channels; c += lanes) {
+    const Index left = std::min(lanes, channels - c);
+    const bool whole = left == lanes;
+    const DecayChannels own = decay_channels(a, c, left);
+    const auto store = [&](FloatVec v, float* p) HWY_ATTR {
       if (whole)
-        hn::StoreU(g, d, a.out.at(t, h));
+        hn::StoreU(v, d, p);
       else
-        store_n(g, d, a.out.at(t, h), left);
+        store_n(v, d, p, left);
+    };
+    for (Index t = begin; t < end; ++t) {
+      const float* from = a.x.at(t, c);
+      const auto x = hn::Add(whole ? hn::LoadU(d, from) : load_n(d, from, left), own.bias);
+      auto g = x;
+      if constexpr (F == DecayFormula::softplus) {
+        const auto step = softplus(d, x);  // a NaN passes through the comparisons
+        const auto low = hn::IfThenElse(hn::Lt(step, min_step), min_step, step);
+        const auto clamped = hn::IfThenElse(hn::Gt(low, max_step), max_step, low);
+        if (a.step) store(clamped, a.step.at(t, c));
+        g = hn::Neg(hn::Mul(own.rate, clamped));
+      } else if constexpr (F == DecayFormula::bounded) {
+        g = hn::Mul(bound, sigmoid(d, hn::Mul(own.rate, x)));
+      } else if constexpr (F == DecayFormula::log_sigmoid) {
+        const auto y = hn::Neg(hn::Div(softplus(d, hn::Neg(x)), temperature));
+        g = hn::IfThenElse(hn::Lt(y, floor), floor, y);
+      } else if constexpr (F == DecayFormula::exponential) {
+        g = hn::Neg(exp(d, x));
+      } else {
+        g = lower_bounded(d, x, own);
+      }
+      store(g, a.out.at(t, c));
+      if (a.complement)
+        store(hn::IfThenElse(hn::IsNaN(g), g, hn::Neg(expm1_negative(d, g))), a.complement.at(t, c));
     }
+  }
+}
+
+// Tokens [begin, end), a vector of channels at a time: what is the channels' own is taken once for all of
+// them.
+void decay_gate_rows(const DecayGate& a, Index begin, Index end) {
+  switch (a.formula) {
+    case DecayFormula::softplus: return decay_gate_as<DecayFormula::softplus>(a, begin, end);
+    case DecayFormula::bounded: return decay_gate_as<DecayFormula::bounded>(a, begin, end);
+    case DecayFormula::log_sigmoid: return decay_gate_as<DecayFormula::log_sigmoid>(a, begin, end);
+    case DecayFormula::exponential: return decay_gate_as<DecayFormula::exponential>(a, begin, end);
+    case DecayFormula::lower_bounded: return decay_gate_as<DecayFormula::lower_bounded>(a, begin, end);
   }
 }
 
@@ -50,14 +122,64 @@ namespace kernels {
 HWY_EXPORT(decay_gate_rows);
 }  // namespace kernels
 
+namespace {
+
+std::string_view name(DecayFormula f) {
+  switch (f) {
+    case DecayFormula::softplus: return "softplus";
+    case DecayFormula::bounded: return "bounded";
+    case DecayFormula::log_sigmoid: return "log_sigmoid";
+    case DecayFormula::exponential: return "exponential";
+    case DecayFormula::lower_bounded: return "lower_bounded";
+  }
+  refuse("decay_gate", "formula is ", static_cast<Index>(f), ", expected a DecayFormula");
+}
+
+void check(const DecayGate& a) {
+  constexpr std::string_view op = "decay_gate";
+  const Index channels = a.x.shape[1];
+  const auto formula = name(a.formula);
+  auto reads = [&](std::string_view what, bool given, bool read) {
+    if (given && !read) refuse(op, what, " was given, expected none with the formula ", formula);
+  };
+  const bool stepped = a.formula == DecayFormula::softplus;
+  reads("a_log", static_cast<bool>(a.a_log), stepped || a.formula == DecayFormula::bounded);
+  reads("lower_bound", static_cast<bool>(a.lower_bound), a.formula == DecayFormula::lower_bounded);
+  reads("step", static_cast<bool>(a.step), stepped);
+  expect_shape(op, "x", a.x, a.x.shape);
+  if (a.a_log) {
+    const Index heads = a.a_log.shape[0];
+    if (heads == 0 ? channels != 0 : channels % heads != 0)
+      refuse(op, "a_log has shape ", to_string(a.a_log.shape), ", expected heads that divide ", channels,
+             " channels");
+    expect_shape(op, "a_log", a.a_log, {heads});
+  }
+  if (a.dt_bias) expect_shape(op, "dt_bias", a.dt_bias, {channels});
+  expect_shape(op, "out", a.out, a.x.shape);
+  if (a.step) expect_shape(op, "step", a.step, a.x.shape);
+  if (a.complement) expect_shape(op, "complement", a.complement, a.x.shape);
+  if (stepped && !(a.min_step >= 0 && a.min_step <= a.max_step))
+    refuse(op, "steps are ", a.min_step, " to ", a.max_step, ", expected 0 <= min_step <= max_step");
+  if (a.formula == DecayFormula::bounded && !(a.bound <= 0 && std::isfinite(a.bound)))
+    refuse(op, "bound is ", a.bound, ", expected a finite number up to 0");
+  if (a.formula == DecayFormula::log_sigmoid) {
+    if (!(a.temperature > 0)) refuse(op, "temperature is ", a.temperature, ", expected more than 0");
+    if (!(a.floor <= 0)) refuse(op, "floor is ", a.floor, ", expected up to 0");
+  }
+  if (a.formula == DecayFormula::lower_bounded) {
+    expect_shape(op, "lower_bound", a.lower_bound, {channels});
+    for (Index c = 0; c < channels; ++c)
+      if (!(a.lower_bound(c) >= 0 && a.lower_bound(c) <= 1))
+        refuse(op, "lower_bound[", c, "] is ", a.lower_bound(c), ", expected 0 to 1");
+  }
+}
+
+}  // namespace
+
 void decay_gate(const DecayGate& a, CpuExec& exec) {
-  const Index heads = a.x.shape[1];
-  expect_shape("decay_gate", "x", a.x, a.x.shape);
-  expect_shape("decay_gate", "a_log", a.a_log, {heads});
-  if (a.dt_bias) expect_shape("decay_gate", "dt_bias", a.dt_bias, {heads});
-  expect_shape("decay_gate", "out", a.out, a.x.shape);
-  trace(exec, "decay_gate", "rows", to_string(a.x.shape));
-  parallel_rows(exec, a.x.shape[0], heads, [&](Index begin, Index end) {
+  check(a);
+  trace(exec, "decay_gate", name(a.formula), to_string(a.x.shape));
+  parallel_rows(exec, a.x.shape[0], a.x.shape[1], [&](Index begin, Index end) {
     ASHLAR_DISPATCH(exec, decay_gate_rows)(a, begin, end);
   });
 }

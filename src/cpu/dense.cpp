@@ -4,6 +4,7 @@
 #include "ashlar/core/dense_weight.hpp"
 
 #include <algorithm>
+#include <memory>
 
 #include "src/cpu/dispatch.hpp"
 #include "src/cpu/gemm.hpp"
@@ -176,22 +177,63 @@ void check(const Dense& a) {
   if (a.bias) expect_shape(kOp, "bias", a.bias, {n});
 }
 
+// What decoding knows of one layer; its tasks follow those of the layer before.
+struct DecodePart {
+  Dense layer;
+  Index step, first_task;
+};
+
+template <class Part>
+const Part& part_of(View<Part, 1> parts, Index task) {
+  const auto behind =
+      std::upper_bound(parts.data, parts.data + parts.shape[0], task,
+                       [](Index wanted, const Part& part) { return wanted < part.first_task; });
+  return *(behind - 1);
+}
+
+bool same_rows(const Dense& a, const Dense& b) {
+  return a.x.data == b.x.data && a.x.shape == b.x.shape && a.x.strides == b.x.strides;
+}
+
 // Weights are read once; a task is a run of output columns.
-void decode(Dense a, CpuExec& exec) {
-  const Index m = a.x.shape[0], n = a.weight.rows(), k = a.weight.columns();
-  const bool wide = a.weight.values().dtype == DType::f32;
+void decode(std::span<const Dense> layers, CpuExec& exec) {
   CpuScratch scratch(exec);
-  if (!wide) {
-    const auto split = scratch.floats(m, k);
-    for (Index r = 0; r < m; ++r) ASHLAR_DISPATCH(exec, split_rows)(a.x.at(r), k, split.at(r));
-    a.x = split;
+  Index bytes = 0, split_size = 0;
+  const Dense* before = nullptr;
+  for (const Dense& a : layers) {
+    const bool wide = a.weight.values().dtype == DType::f32;
+    if (a.x.shape[0] != 0) bytes += a.weight.rows() * a.weight.columns() * (wide ? 4 : 2);
+    if (!wide && (before == nullptr || !same_rows(*before, a))) split_size += a.x.size();
+    if (!wide) before = &a;
   }
-  const Index row_bytes = std::max<Index>(1, k * (wide ? 4 : 2));
-  const Index task_bytes = std::clamp<Index>(n * row_bytes / (8 * exec.threads()), 65536, 262144);
-  const Index step = std::max<Index>(4, task_bytes / row_bytes / 4 * 4);
-  exec.parallel_for((n + step - 1) / step, [&](Index task, int) {
-    const Index begin = task * step, end = std::min(n, begin + step);
-    if (wide)
+  const Index task_bytes = std::clamp<Index>(bytes / (8 * exec.threads()), 65536, 262144);
+  const auto parts = scratch.get<DecodePart>(static_cast<Index>(layers.size()));
+  float* split = scratch.floats(split_size).data;
+  Index tasks = 0, count = 0;
+  View<const float, 2> rows;  // of `before`, split
+  before = nullptr;
+  for (const Dense& a : layers) {
+    const Index m = a.x.shape[0], n = a.weight.rows(), k = a.weight.columns();
+    const bool wide = a.weight.values().dtype == DType::f32;
+    if (!wide && (before == nullptr || !same_rows(*before, a))) {
+      rows = {split, {m, k}};
+      for (Index r = 0; r < m; ++r, split += k) ASHLAR_DISPATCH(exec, split_rows)(a.x.at(r), k, split);
+    }
+    if (!wide) before = &a;
+    if (m == 0 || n == 0) continue;
+    const Index row_bytes = std::max<Index>(1, k * (wide ? 4 : 2));
+    const Index step = std::max<Index>(4, task_bytes / row_bytes / 4 * 4);
+    std::construct_at(parts.at(count++),
+                      DecodePart{{wide ? a.x : rows, a.weight, a.bias, a.out, a.phase}, step, tasks});
+    tasks += (n + step - 1) / step;
+  }
+  const auto filled = parts.slice(0, 0, count);
+  exec.parallel_for(tasks, [&](Index task, int) {
+    const DecodePart& part = part_of(filled, task);
+    const Dense& a = part.layer;
+    const Index begin = (task - part.first_task) * part.step,
+                end = std::min(a.weight.rows(), begin + part.step);
+    if (a.weight.values().dtype == DType::f32)
       ASHLAR_DISPATCH(exec, decode_f32)(a, begin, end);
     else
       ASHLAR_DISPATCH(exec, decode_bf16)(a, begin, end);
@@ -201,59 +243,97 @@ void decode(Dense a, CpuExec& exec) {
 // Rows of x packed one after another, as the products want them: the caller's, or a copy of those that are
 // not; the last tile's are padded with zero rows.
 struct PackedRows {
-  PackedRows(const Dense& a, CpuScratch& scratch) {
-    const Index m = a.x.shape[0], k = a.x.shape[1], whole = m / kTileRows * kTileRows;
+  PackedRows(const Dense& a, CpuScratch& scratch) : x(a.x) {
+    const Index m = x.shape[0], k = x.shape[1];
+    whole = m / kTileRows * kTileRows;
     stride = k, padded = (m - whole + kRowUnit - 1) / kRowUnit * kRowUnit;
-    const bool copy = whole > 0 && a.x.strides[0] != k;
-    const auto body = scratch.floats(copy ? whole : 0, k), rest = scratch.floats(padded, k);
-    for (Index r = 0; r < (copy ? whole : 0); ++r) std::copy_n(a.x.at(r), k, body.at(r));
+    const bool copy = whole > 0 && x.strides[0] != k;
+    body = scratch.floats(copy ? whole : 0, k), rest = scratch.floats(padded, k);
+    tiles = copy ? body.data : x.data, tail = rest.data;
+  }
+  void fill() const {
+    const Index m = x.shape[0], k = x.shape[1];
+    for (Index r = 0; r < body.shape[0]; ++r) std::copy_n(x.at(r), k, body.at(r));
     for (Index r = 0; r < padded; ++r) {
       if (whole + r < m)
-        std::copy_n(a.x.at(whole + r), k, rest.at(r));
+        std::copy_n(x.at(whole + r), k, rest.at(r));
       else
         std::fill_n(rest.at(r), k, 0.0f);
     }
-    tiles = copy ? body.data : a.x.data, tail = rest.data, tail_begin = whole;
   }
-  const float* row(Index r) const { return r < tail_begin ? tiles + r * stride : tail; }
+  const float* row(Index r) const { return r < whole ? tiles + r * stride : tail; }
+
+  View<const float, 2> x;
+  View<float, 2> body, rest;
   const float *tiles, *tail;  // of whole tiles, and of the last one
-  Index tail_begin, padded, stride;
+  Index whole, padded, stride;
+};
+
+struct PrefillPart {
+  const Dense* layer;
+  PackedRows rows;
+  bool own_rows;               // not the ones of the part before
+  const Gemm* products[2][2];  // of [a short last tile][a narrow last panel]
+  Index panels, tiles, groups, first_task;
 };
 
 // Tiles of 128 rows and panels of 64 output columns; an unpacked weight is packed panel by panel, for as
 // many row tiles as one task has.
-void prefill(const Dense& a, CpuExec& exec) {
-  const Index m = a.x.shape[0], n = a.weight.rows(), k = a.weight.columns();
-  const Index panels = (n + kTileColumns - 1) / kTileColumns, tiles = (m + kTileRows - 1) / kTileRows;
-  const Index last_columns = n - (panels - 1) * kTileColumns;
-  const bool packed = static_cast<bool>(a.weight.packed());
+void prefill(std::span<const Dense> layers, CpuExec& exec) {
   CpuScratch scratch(exec);
-  const PackedRows x(a, scratch);
-  const auto panel_memory = scratch.floats(packed ? 0 : exec.threads(), k * kTileColumns);
+  const auto parts = scratch.get<PrefillPart>(static_cast<Index>(layers.size()));
+  Index count = 0, all_panels = 0, panel_size = 0, product_bytes = 0;
+  for (const Dense& a : layers) {
+    const Index m = a.x.shape[0], n = a.weight.rows(), k = a.weight.columns();
+    if (m == 0 || n == 0) continue;
+    const bool shared = count != 0 && same_rows(*parts(count - 1).layer, a);
+    PrefillPart& part = *std::construct_at(
+        parts.at(count), PrefillPart{&a, shared ? parts(count - 1).rows : PackedRows(a, scratch), !shared});
+    ++count;
+    part.panels = (n + kTileColumns - 1) / kTileColumns, part.tiles = (m + kTileRows - 1) / kTileRows;
+    all_panels += part.panels;
+    if (!a.weight.packed()) panel_size = std::max(panel_size, k * kTileColumns);
+    for (Index row : {Index{0}, (part.tiles - 1) * kTileRows})
+      for (Index columns : {std::min(n, kTileColumns), n - (part.panels - 1) * kTileColumns}) {
+        const bool shorter = m - row < kTileRows;
+        const Gemm& product = exec.gemm_cache().get(shorter ? part.rows.padded : kTileRows, k, columns);
+        part.products[shorter][columns < kTileColumns] = &product;
+        product_bytes = std::max(product_bytes, (product.scratch_bytes() + 63) / 64 * 64);
+      }
+  }
+  Index tasks = 0;
+  for (Index i = 0; i < count; ++i) {
+    PrefillPart& part = parts(i);
+    part.groups = part.layer->weight.packed()
+                      ? part.tiles
+                      : std::clamp<Index>(2 * exec.threads() / all_panels, 1, part.tiles);
+    part.first_task = tasks;
+    tasks += part.panels * part.groups;
+  }
+  const auto panel_memory = scratch.floats(exec.threads(), panel_size);
   const auto out_memory = scratch.floats(exec.threads(), kTileRows * kTileColumns);
-
-  Index product_bytes = 0;
-  const Gemm* products[2][2] = {};  // of [a short last tile][a narrow last panel]
-  for (Index row : {Index{0}, (tiles - 1) * kTileRows})
-    for (Index columns : {std::min(n, kTileColumns), last_columns}) {
-      const bool shorter = m - row < kTileRows;
-      const Gemm& product = exec.gemm_cache().get(shorter ? x.padded : kTileRows, k, columns);
-      products[shorter][columns < kTileColumns] = &product;
-      product_bytes = std::max(product_bytes, (product.scratch_bytes() + 63) / 64 * 64);
-    }
   const auto product_memory = scratch.get<std::byte>(exec.threads(), product_bytes);
-  const Index groups = packed ? tiles : std::clamp<Index>(2 * exec.threads() / panels, 1, tiles);
-  exec.parallel_for(panels * groups, [&](Index task, int worker) {
-    const Index panel = task / groups, group = task % groups;
+  const auto filled = parts.slice(0, 0, count);
+  exec.parallel_for(count, [&](Index i, int) {
+    if (filled(i).own_rows) filled(i).rows.fill();
+  });
+  exec.parallel_for(tasks, [&](Index task, int worker) {
+    const PrefillPart& part = part_of(filled, task);
+    const Dense& a = *part.layer;
+    const Index m = a.x.shape[0], n = a.weight.rows(), k = a.weight.columns();
+    const Index panel = (task - part.first_task) / part.groups,
+                group = (task - part.first_task) % part.groups;
     const Index column = panel * kTileColumns, columns = std::min(kTileColumns, n - column);
+    const bool packed = static_cast<bool>(a.weight.packed());
     const float* b = packed ? a.weight.packed().data() + column * k : panel_memory.at(worker);
     if (!packed)
       ASHLAR_DISPATCH(exec, pack_panel)(a.weight.values(), column, columns, panel_memory.at(worker));
     float* const out = out_memory.at(worker);
-    for (Index tile = tiles * group / groups; tile < tiles * (group + 1) / groups; ++tile) {
+    for (Index tile = part.tiles * group / part.groups; tile < part.tiles * (group + 1) / part.groups;
+         ++tile) {
       const Index row = tile * kTileRows, rows = std::min(kTileRows, m - row);
-      products[rows < kTileRows][columns < kTileColumns]->multiply(x.row(row), b, out,
-                                                                   product_memory.at(worker));
+      part.products[rows < kTileRows][columns < kTileColumns]->multiply(part.rows.row(row), b, out,
+                                                                        product_memory.at(worker));
       for (Index r = 0; r < rows; ++r) {
         float* to = a.out.at(row + r, column);
         if (a.bias)
@@ -285,18 +365,27 @@ void DenseWeight::pack(CpuExec& exec) {
   packed_ = std::move(packed);
 }
 
-void dense(const Dense& a, CpuExec& exec) {
-  check(a);
-  const bool decoding = a.phase == Phase::decode;
-  trace(exec, kOp, decoding ? std::string_view("matrix-vector") : Gemm::library(), to_string(a.x.shape),
-        " x ", to_string(a.weight.values().shape), "^T ", name(a.weight.values().dtype),
-        decoding || a.weight.packed() ? "" : " packed in the call");
-  if (a.x.shape[0] == 0 || a.weight.rows() == 0) return;
+void dense(std::span<const Dense> layers, CpuExec& exec) {
+  bool none = true;
+  for (const Dense& a : layers) {
+    check(a);
+    if (a.phase != layers.front().phase) refuse(kOp, "the layers of a call are of both phases, expected one");
+    none = none && (a.x.shape[0] == 0 || a.weight.rows() == 0);
+  }
+  if (layers.empty()) return;
+  const bool decoding = layers.front().phase == Phase::decode;
+  for (const Dense& a : layers)
+    trace(exec, kOp, decoding ? std::string_view("matrix-vector") : Gemm::library(), to_string(a.x.shape),
+          " x ", to_string(a.weight.values().shape), "^T ", name(a.weight.values().dtype),
+          decoding || a.weight.packed() ? "" : " packed in the call");
+  if (none) return;
   if (decoding)
-    decode(a, exec);
+    decode(layers, exec);
   else
-    prefill(a, exec);
+    prefill(layers, exec);
 }
+
+void dense(const Dense& layer, CpuExec& exec) { dense(std::span(&layer, 1), exec); }
 
 }  // namespace v0
 }  // namespace ashlar

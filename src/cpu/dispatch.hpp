@@ -9,9 +9,10 @@
 
 // ASHLAR_DISPATCH(exec, F)(args...): the function kernels::F that HWY_EXPORT(F) exported in namespace
 // kernels, compiled for exec's instruction set (not for the process-wide one that Highway would choose).
-#define ASHLAR_DISPATCH(exec, F)                                     \
-  (*kernels::HWY_DISPATCH_TABLE(F)[::ashlar::detail::dispatch_index( \
-      (exec).isa(), sizeof(kernels::HWY_DISPATCH_TABLE(F)) / sizeof(void*))])
+#define ASHLAR_DISPATCH(exec, F) ASHLAR_DISPATCH_ISA((exec).isa(), F)
+#define ASHLAR_DISPATCH_ISA(isa, F) \
+  (*kernels::HWY_DISPATCH_TABLE(    \
+      F)[::ashlar::detail::dispatch_index((isa), sizeof(kernels::HWY_DISPATCH_TABLE(F)) / sizeof(void*))])
 
 namespace ashlar {
 inline namespace v0 {

@@ -1,129 +1,208 @@
 // SPDX-License-Identifier: Apache-2.0
 #include "ashlar/ops/linear_recurrence.hpp"
 
+#include <algorithm>
 #include <cmath>
 #include <cstring>
 
-#include "ashlar/ref/linear_recurrence.hpp"
-#include "src/cpu/dispatch.hpp"
+#include "src/cpu/recurrence.hpp"
+#include "src/cpu/rows.hpp"
 
-#undef HWY_TARGET_INCLUDE
-#define HWY_TARGET_INCLUDE "src/cpu/linear_recurrence.cpp"
-#include "hwy/foreach_target.h"  // IWYU pragma: keep
-
-#include "ashlar/kernels/linear_recurrence-inl.hpp"
-
-HWY_BEFORE_NAMESPACE();
 namespace ashlar {
 inline namespace v0 {
-namespace kernels {
-namespace HWY_NAMESPACE {
-
-template <class F>
-HWY_INLINE void with_policy(bool decay, bool delta, F&& f) {
-  if (decay && delta) return f(RecurrencePolicy<true, true>());
-  if (delta) return f(RecurrencePolicy<false, true>());
-  if (decay) return f(RecurrencePolicy<true, false>());
-  f(RecurrencePolicy<false, false>());
-}
-
-void run_recurrence(bool decay, bool delta, const RecurrenceTask& task) {
-  with_policy(decay, delta, [&](auto policy) { recur<decltype(policy)>(task); });
-}
-
-}  // namespace HWY_NAMESPACE
-}  // namespace kernels
-}  // namespace v0
-}  // namespace ashlar
-HWY_AFTER_NAMESPACE();
-
-#if HWY_ONCE
-namespace ashlar {
-inline namespace v0 {
-namespace kernels {
-HWY_EXPORT(run_recurrence);
-}  // namespace kernels
 namespace {
 
-constexpr std::string_view kOp = "linear_recurrence";
+using kernels::RecurrenceTask;
+using kernels::StateCopy;
 
-void check(const LinearRecurrence& a) {
-  const auto [tokens, heads, dv] = a.out.shape;
-  const Index dk = a.k.shape[2], rows = tokens * a.substeps;
-  if (heads == 0 || dk == 0 || dv == 0)
-    refuse(kOp, "k has shape ", to_string(a.k.shape), " and out ", to_string(a.out.shape),
-           ", expected heads and channels");
-  a.offsets.check(kOp, tokens);
-  (void)rows;
+constexpr Index kPanel = RecurrentState::kPanel, kChunk = 64;
+
+// A call, cut into tasks: (sequence, head, part of the panels).
+class Recurrence {
+ public:
+  Recurrence(const LinearRecurrence& args, CpuExec& exec) : a_(args), exec_(exec) {
+    const Index tasks = a_.offsets.count() * heads();
+    // A head's panels share the preparation of its blocks; they are spread over the threads when heads are
+    // few.
+    parts_ = tasks >= 2 * exec.threads() ? 1 : panels();
+    const Index longest = a_.out.shape[0] * a_.substeps;
+    if (a_.form == RecurrenceForm::chunk)
+      chunk_ = std::min(a_.chunk != 0 ? a_.chunk : kChunk, std::max<Index>(1, longest));
+  }
+
+  Index heads() const { return a_.out.shape[1]; }
+  Index columns() const { return a_.out.shape[2]; }
+  Index panels() const { return (columns() + (a_.normalize ? 1 : 0) + kPanel - 1) / kPanel; }
+  Index tasks() const { return a_.offsets.count() * heads() * parts_; }
+  Index parts() const { return parts_; }
+  Index chunk() const { return chunk_; }  // 0: the recurrent form
+
+  // Where the divisors of the normalised form go, [T, H].
+  void set_divisors(View<float, 2> divisors) { divisors_ = divisors; }
+  View<const float, 2> divisors() const { return divisors_; }
+
+  RecurrenceTask task(Index n, Index h, Index part) const {
+    const Index t = a_.offsets.begin(n), i = t * a_.substeps, from = part * kPanel;
+    RecurrenceTask p;
+    p.q = rows(a_.q, t, h), p.gk = rows(a_.gk, t, h), p.g = rows(a_.g, t, h);
+    p.k = rows(a_.k, i, h), p.v = rows(a_.v, i, h), p.beta = rows(a_.beta, i, h);
+    p.a = rows(a_.a, i, h), p.b = rows(a_.b, i, h);
+    p.v.data += from;
+    if (a_.bonus) p.bonus = a_.bonus.at(h / (heads() / a_.bonus.shape[0]));
+    p.out = a_.out.at(t, h, from), p.out_stride = a_.out.strides[0];
+    if (divisors_) p.divisors = divisors_.at(t, h), p.divisor_stride = divisors_.strides[0];
+    p.tokens = a_.offsets.end(n, a_.out.shape[0]) - t;
+    p.substeps = a_.substeps, p.key_dim = a_.k.shape[2];
+    p.columns = parts_ == 1 ? columns() : std::min(kPanel, columns() - from);
+    p.ones = a_.normalize && part + 1 == parts_;
+    p.scale = a_.scale != 0 ? a_.scale : 1 / std::sqrt(static_cast<float>(p.key_dim));
+    p.chunk = chunk_;
+    p.first_column = from, p.update_columns = panels() * kPanel;
+    return p;
+  }
+
+  // The state that the task reads and updates, and what of its history it keeps.
+  void take_state(RecurrentState& s, Index h, Index part, RecurrenceTask& p) const {
+    p.state = s.panel(h, part);
+    p.narrow = s.dtype() == DType::bf16;
+    const RecurrentState::History& history = s.history();
+    if (history.keep == 0) return;
+    const UpdatePlan plan = plan_updates(history, p.tokens);
+    p.recorded = plan.recorded;
+    p.updates = s.update(0, h), p.update_stride = heads() * s.update_size(), p.update_slots = history.slots();
+    p.first_update = history.first + plan.folded, p.folded = plan.checkpoint_moves ? 0 : plan.folded;
+    p.kept = plan.kept;
+    p.checkpoint = s.checkpoint_panel(h, part);
+    p.low_updates = history.low_rank && !plan.checkpoint_moves;
+  }
+
+  // After all tasks, which ran on `isa`.
+  void advance(Isa isa) const {
+    for (std::size_t n = 0; n < a_.states.size(); ++n) {
+      RecurrentState& s = *a_.states[n];
+      const Index tokens =
+          a_.offsets.end(static_cast<Index>(n), a_.out.shape[0]) - a_.offsets.begin(static_cast<Index>(n));
+      s.advance(tokens);
+      RecurrentState::History& history = s.history();
+      if (history.keep == 0 || tokens == 0) continue;
+      const UpdatePlan plan = plan_updates(history, tokens);
+      history.first = (history.first + plan.folded) % history.slots();
+      history.isa = isa, history.low_rank = history.low_rank || a_.a;
+      history.count = plan.kept + (tokens - plan.recorded) * a_.substeps;
+    }
+  }
+
+  void run(const RecurrenceTask& p, std::span<const StateCopy> copies) const {
+    if (a_.beta) return detail::run_delta(exec_.isa(), p, copies);
+    if (a_.a) return detail::run_low_rank(exec_.isa(), p, copies);
+    detail::run_none(exec_.isa(), p, copies);
+  }
+
+ private:
+  // What happens to a history when `tokens` tokens come: the first `recorded` of them leave no updates,
+  // `folded` of the old updates go into the checkpoint (or are dropped, when that is taken anew behind the
+  // recorded tokens) and `kept` stay.
+  struct UpdatePlan {
+    Index recorded = 0, folded = 0, kept = 0;
+    bool checkpoint_moves = false;
+  };
+  UpdatePlan plan_updates(const RecurrentState::History& history, Index tokens) const {
+    const Index keep = history.keep;
+    if (tokens >= keep) return {tokens - keep, history.count, 0, true};
+    const Index kept = history.count + tokens * a_.substeps > 2 * keep * a_.substeps
+                           ? std::min(history.count, (keep - tokens) * a_.substeps)
+                           : history.count;
+    return {0, history.count - kept, kept, false};
+  }
+
+  template <int Rank>
+  kernels::TokenRows rows(const View<const float, Rank>& x, Index t, Index h) const {
+    if (!x) return {};
+    return {x.at(t, h / (heads() / x.shape[1])), x.strides[0]};
+  }
+
+  const LinearRecurrence& a_;
+  CpuExec& exec_;
+  Index parts_ = 1, chunk_ = 0;
+  View<float, 2> divisors_;
+};
+
+// Requests by sequence and position.
+std::span<const StateRequest> sorted(std::span<const StateRequest> requests, CpuScratch& scratch) {
+  const auto list = scratch.get<StateRequest>(static_cast<Index>(requests.size()));
+  std::copy(requests.begin(), requests.end(), list.data);
+  std::sort(list.data, list.data + requests.size(), [](const StateRequest& x, const StateRequest& y) {
+    return x.sequence != y.sequence ? x.sequence < y.sequence : x.tokens < y.tokens;
+  });
+  return {list.data, requests.size()};
 }
 
-// The tokens of one sequence and value columns [column, column + columns) of head h.
-kernels::RecurrenceTask task_of(const LinearRecurrence& a, Index n, Index h, Index column, Index columns) {
-  const Index t = a.offsets.begin(n), key_head = h / (a.v.shape[1] / a.k.shape[1]);
-  kernels::RecurrenceTask task{};
-  task.q = a.q.at(t, key_head), task.k = a.k.at(t, key_head);
-  task.v = a.v.at(t, h, column), task.out = a.out.at(t, h, column);
-  task.g = a.g ? a.g.at(t, h) : nullptr, task.beta = a.beta ? a.beta.at(t, h) : nullptr;
-  task.q_stride = a.q.strides[0], task.k_stride = a.k.strides[0], task.v_stride = a.v.strides[0];
-  task.g_stride = a.g.strides[0], task.beta_stride = a.beta.strides[0], task.out_stride = a.out.strides[0];
-  task.tokens = a.offsets.end(n, a.v.shape[0]) - t;
-  task.key_dim = a.k.shape[2], task.columns = columns;
-  task.scale = a.scale != 0 ? a.scale : 1 / std::sqrt(static_cast<float>(task.key_dim));
-  return task;
+void divide(const View<float, 3>& out, View<const float, 2> divisors, float eps, CpuExec& exec) {
+  const auto [tokens, heads, dv] = out.shape;
+  parallel_rows(exec, tokens, heads * dv, [&, heads = heads, dv = dv](Index begin, Index end) {
+    for (Index t = begin; t < end; ++t)
+      for (Index h = 0; h < heads; ++h) {
+        const float divisor = divisors(t, h) + eps;
+        float* row = out.at(t, h);
+        for (Index j = 0; j < dv; ++j) row[j] /= divisor;
+      }
+  });
 }
 
 }  // namespace
 
 void linear_recurrence(const LinearRecurrence& a, CpuExec& exec) {
-  check(a);
-  for (Index n = 0; n < static_cast<Index>(a.states.size()); ++n)
-    a.states[static_cast<std::size_t>(n)]->advance(a.offsets.end(n, a.out.shape[0]) - a.offsets.begin(n));
-  if (a.gk || a.a || a.bonus || a.substeps != 1 || a.normalize || a.out.shape[1] != a.v.shape[1] ||
-      a.q.shape[1] != a.k.shape[1]) {
-    const Index columns = a.out.shape[2] + (a.normalize ? 1 : 0);
-    Tensor<float, 4> states({a.offsets.count(), a.out.shape[1], a.k.shape[2], columns});
-    for (std::size_t n = 0; n < a.states.size(); ++n)
-      a.states[n]->export_to(states.view()[static_cast<Index>(n)]);
-    ref::linear_recurrence(a, states.view());
-    for (std::size_t n = 0; n < a.states.size(); ++n)
-      a.states[n]->import_from(states.view()[static_cast<Index>(n)], a.states[n]->position());
-    return;
-  }
-  const Index tokens = a.v.shape[0], heads = a.v.shape[1], dv = a.v.shape[2];
-  const Index sequences = a.offsets.count(), dk = a.k.shape[2];
-  const bool decay = static_cast<bool>(a.g), delta = static_cast<bool>(a.beta);
-  // A head's panels share the copies of its keys and queries; they are spread over the threads when heads are
-  // few.
-  const Index panels = (dv + RecurrentState::kPanel - 1) / RecurrentState::kPanel;
-  const Index parts = sequences * heads >= 2 * exec.threads() ? 1 : panels;
-  const Index width = parts == 1 ? dv : RecurrentState::kPanel,
-              state_size = dk * (panels / parts) * RecurrentState::kPanel;
-  trace(exec, kOp, tokens <= sequences ? "step" : "recurrent (blocks of 4 tokens)", "k", to_string(a.k.shape),
-        " v", to_string(a.v.shape), " sequences=", sequences, decay ? " decay" : "", delta ? " delta" : "");
+  detail::check_recurrence(a, exec);
+  Recurrence recurrence(a, exec);
+  const Index tokens = a.out.shape[0], sequences = a.offsets.count(), heads = recurrence.heads();
+  trace(exec, "linear_recurrence", tokens <= sequences ? "step" : "recurrent", "k", to_string(a.k.shape),
+        " out", to_string(a.out.shape), " sequences=", sequences,
+        a.g    ? " decay"
+        : a.gk ? " decay=channels"
+               : "",
+        a.beta ? " delta"
+        : a.a  ? " low-rank"
+               : "",
+        a.bonus ? " bonus" : "");
 
   CpuScratch scratch(exec);
-  const auto work = scratch.floats(exec.threads(), kernels::RecurrenceTask::scratch_size(width));
-  const auto zero_state = scratch.floats(exec.threads(), a.states.empty() ? state_size : 0);
+  const auto requests = sorted(a.requests, scratch);
+  if (a.normalize) recurrence.set_divisors(scratch.floats(tokens, heads));
+  const RecurrenceTask any = recurrence.task(0, 0, 0);
+  const Index state_size = any.key_dim * any.panels() * kPanel;
+  const auto work = scratch.floats(exec.threads(), detail::recurrence_scratch(exec.isa(), any));
+  const auto zero_states = scratch.floats(exec.threads(), a.states.empty() ? state_size : 0);
+  const auto copies = scratch.get<StateCopy>(exec.threads(), static_cast<Index>(requests.size()));
+
   auto run = [&](Index i, int worker) {
-    const Index part = i % parts, h = i / parts % heads, n = i / parts / heads;
-    auto task = task_of(a, n, h, part * width, std::min(width, dv - part * width));
-    if (task.tokens == 0) return;
-    task.scratch = work.at(worker);
+    const Index part = i % recurrence.parts(), h = i / recurrence.parts() % heads,
+                n = i / recurrence.parts() / heads;
+    RecurrenceTask p = recurrence.task(n, h, part);
+    p.scratch = work.at(worker);
     if (a.states.empty()) {
-      task.state = zero_state.at(worker);
-      std::memset(task.state, 0, sizeof(float) * static_cast<std::size_t>(state_size));
+      p.state = zero_states.at(worker);
+      std::memset(p.state, 0, sizeof(float) * static_cast<std::size_t>(state_size));
     } else {
-      task.state = static_cast<float*>(a.states[static_cast<std::size_t>(n)]->panel(h, part));
+      recurrence.take_state(*a.states[static_cast<std::size_t>(n)], h, part, p);
     }
-    ASHLAR_DISPATCH(exec, run_recurrence)(decay, delta, task);
+    Index count = 0;
+    for (const StateRequest& r : requests)
+      if (r.sequence == n)
+        copies(worker, count++) = {r.tokens, r.state->panel(h, part), r.state->dtype() == DType::bf16};
+    if (p.tokens != 0 || count != 0) recurrence.run(p, {copies.at(worker), static_cast<std::size_t>(count)});
   };
   // Neighbours in memory go to one worker, which fetches the next state while it updates one.
-  const Index items = sequences * heads * parts, together = std::max<Index>(1, items / (8 * exec.threads()));
-  exec.parallel_for((items + together - 1) / together, [&](Index first, int worker) {
-    for (Index i = first * together; i < std::min(items, (first + 1) * together); ++i) run(i, worker);
+  const Index tasks = recurrence.tasks(), together = std::max<Index>(1, tasks / (8 * exec.threads()));
+  exec.parallel_for((tasks + together - 1) / together, [&](Index first, int worker) {
+    for (Index i = first * together; i < std::min(tasks, (first + 1) * together); ++i) run(i, worker);
   });
+
+  if (a.normalize) divide(a.out, recurrence.divisors(), a.normalizer_eps, exec);
+  for (const StateRequest& r : requests)
+    r.state->begin_history(
+        r.tokens + (a.states.empty() ? 0 : a.states[static_cast<std::size_t>(r.sequence)]->position()));
+  recurrence.advance(exec.isa());
 }
 
 }  // namespace v0
 }  // namespace ashlar
-#endif  // HWY_ONCE

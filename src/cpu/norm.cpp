@@ -69,6 +69,56 @@ void rms_norm_rows(const RmsNorm& a, Index begin, Index end) {
   }
 }
 
+float mean_of(const float* x, Index n) {
+  const FloatTag d;
+  const Index lanes = static_cast<Index>(hn::Lanes(d));
+  auto s = hn::Zero(d);
+  for (Index i = 0; i < n; i += lanes) s = hn::Add(s, load_some(d, x + i, n - i));
+  return sum(d, s) / static_cast<float>(n);
+}
+
+// The sum of (x - mean)^2.
+float sum_of_deviations(const float* x, float mean, Index n) {
+  const FloatTag d;
+  const Index lanes = static_cast<Index>(hn::Lanes(d));
+  const auto m = hn::Set(d, mean);
+  auto s = hn::Zero(d);
+  Index i = 0;
+  for (; i + lanes <= n; i += lanes) {
+    const auto a = hn::Sub(hn::LoadU(d, x + i), m);
+    s = hn::MulAdd(a, a, s);
+  }
+  float rest = 0;
+  for (; i < n; ++i) rest += (x[i] - mean) * (x[i] - mean);
+  return sum(d, s) + rest;
+}
+
+void layer_norm_rows(const LayerNorm& a, Index begin, Index end) {
+  const FloatTag d;
+  const Index lanes = static_cast<Index>(hn::Lanes(d));
+  const auto [tokens, heads, dim] = a.x.shape;
+  const auto of_head = [dim = dim](const View<const float, 1>& v, Index h) {
+    return v ? v.data + (v.shape[0] != dim ? h * dim : 0) : nullptr;
+  };
+  for (Index row = begin; row < end; ++row) {
+    const Index t = row / heads, h = row % heads;
+    const float *x = a.x.at(t, h), *gate = a.gate ? a.gate.at(t, h) : nullptr;
+    const float *weight = of_head(a.weight, h), *bias = of_head(a.bias, h);
+    float* out = a.out.at(t, h);
+    const float mean = mean_of(x, dim);
+    const float scale = 1 / std::sqrt(sum_of_deviations(x, mean, dim) / static_cast<float>(dim) + a.eps);
+    const auto m = hn::Set(d, mean), s = hn::Set(d, scale);
+    for (Index i = 0; i < dim; i += lanes) {
+      const Index left = dim - i;
+      auto y = hn::Mul(hn::Sub(load_some(d, x + i, left), m), s);
+      if (weight) y = hn::Mul(y, load_some(d, weight + i, left));
+      if (bias) y = hn::Add(y, load_some(d, bias + i, left));
+      if (gate) y = hn::Mul(y, activation(a.gate_activation, d, load_some(d, gate + i, left)));
+      store_some(y, d, out + i, left);
+    }
+  }
+}
+
 void l2_norm_rows(const L2Norm& a, Index begin, Index end) {
   const auto [tokens, heads, dim] = a.x.shape;
   for (Index row = begin; row < end; ++row) {
@@ -76,6 +126,20 @@ void l2_norm_rows(const L2Norm& a, Index begin, Index end) {
     const float* x = a.x.at(t, h);
     scale_row(x, a.scale / std::sqrt(sum_of_squares(x, dim) + a.eps), nullptr, 0, nullptr,
               Activation::identity, a.out.at(t, h), dim);
+  }
+}
+
+void sum_norm_rows(const SumNorm& a, Index begin, Index end) {
+  const FloatTag d;
+  const auto [tokens, heads, dim] = a.x.shape;
+  const Index lanes = static_cast<Index>(hn::Lanes(d));
+  for (Index row = begin; row < end; ++row) {
+    const Index t = row / heads, h = row % heads;
+    const float* x = a.x.at(t, h);
+    auto total = hn::Zero(d);
+    for (Index i = 0; i < dim; i += lanes)
+      total = hn::Add(total, i + lanes <= dim ? hn::LoadU(d, x + i) : load_n(d, x + i, dim - i));
+    scale_row(x, 1 / (sum(d, total) + a.eps), nullptr, 0, nullptr, Activation::identity, a.out.at(t, h), dim);
   }
 }
 
@@ -90,7 +154,9 @@ namespace ashlar {
 inline namespace v0 {
 namespace kernels {
 HWY_EXPORT(rms_norm_rows);
+HWY_EXPORT(layer_norm_rows);
 HWY_EXPORT(l2_norm_rows);
+HWY_EXPORT(sum_norm_rows);
 }  // namespace kernels
 
 void rms_norm(const RmsNorm& a, CpuExec& exec) {
@@ -105,6 +171,19 @@ void rms_norm(const RmsNorm& a, CpuExec& exec) {
   });
 }
 
+void layer_norm(const LayerNorm& a, CpuExec& exec) {
+  const auto [tokens, heads, dim] = a.x.shape;
+  expect_shape("layer_norm", "x", a.x, a.x.shape);
+  expect_shape("layer_norm", "out", a.out, a.x.shape);
+  if (a.gate) expect_shape("layer_norm", "gate", a.gate, a.x.shape);
+  if (a.weight && a.weight.shape[0] != heads * dim) expect_shape("layer_norm", "weight", a.weight, {dim});
+  if (a.bias && a.bias.shape[0] != heads * dim) expect_shape("layer_norm", "bias", a.bias, {dim});
+  trace(exec, "layer_norm", "rows", to_string(a.x.shape));
+  parallel_rows(exec, tokens * heads, dim, [&](Index begin, Index end) {
+    ASHLAR_DISPATCH(exec, layer_norm_rows)(a, begin, end);
+  });
+}
+
 void l2_norm(const L2Norm& a, CpuExec& exec) {
   const auto [tokens, heads, dim] = a.x.shape;
   expect_shape("l2_norm", "x", a.x, a.x.shape);
@@ -112,6 +191,16 @@ void l2_norm(const L2Norm& a, CpuExec& exec) {
   trace(exec, "l2_norm", "rows", to_string(a.x.shape));
   parallel_rows(exec, tokens * heads, dim, [&](Index begin, Index end) {
     ASHLAR_DISPATCH(exec, l2_norm_rows)(a, begin, end);
+  });
+}
+
+void sum_norm(const SumNorm& a, CpuExec& exec) {
+  const auto [tokens, heads, dim] = a.x.shape;
+  expect_shape("sum_norm", "x", a.x, a.x.shape);
+  expect_shape("sum_norm", "out", a.out, a.x.shape);
+  trace(exec, "sum_norm", "rows", to_string(a.x.shape));
+  parallel_rows(exec, tokens * heads, dim, [&](Index begin, Index end) {
+    ASHLAR_DISPATCH(exec, sum_norm_rows)(a, begin, end);
   });
 }
 

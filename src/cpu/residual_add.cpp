@@ -17,7 +17,10 @@ void residual_add(const ResidualAdd& a, CpuExec& exec) {
     for (Index t = begin; t < end; ++t) {
       const float* x = a.x.at(t);
       float* h = a.h.at(t);
-      for (Index i = 0; i < dim; ++i) h[i] += x[i];
+      if (a.scale == 1 && a.keep == 1)
+        for (Index i = 0; i < dim; ++i) h[i] += x[i];
+      else
+        for (Index i = 0; i < dim; ++i) h[i] = a.keep * h[i] + a.scale * x[i];
     }
   });
 }

@@ -4,9 +4,23 @@
 #include <type_traits>
 
 #include "ashlar/core/cpu_exec.hpp"
+#include "ashlar/core/offsets.hpp"
 
 namespace ashlar {
 inline namespace v0 {
+
+// The first sequence that ends after this token.
+inline Index first_after(const Offsets& offsets, Index token, Index tokens) {
+  Index n = 0, high = offsets.count() - 1;
+  while (n < high) {
+    const Index middle = (n + high) / 2;
+    if (offsets.end(middle, tokens) > token)
+      high = middle;
+    else
+      n = middle + 1;
+  }
+  return n;
+}
 
 // f(begin, end) or f(begin, end, worker) over parts of [0, rows) that are worth a worker's while: about 32
 // thousand elements each, so that a single token's row stays on the calling thread.

@@ -38,19 +38,6 @@ void short_conv_transpose(const View<const float, 2>& weight, float* out) {
     for (Index j = 0; j < width; ++j) out[j * channels + c] = weight(c, j);
 }
 
-// The first sequence that ends after this token.
-inline Index first_after(const Offsets& offsets, Index token, Index tokens) {
-  Index n = 0, high = offsets.count() - 1;
-  while (n < high) {
-    const Index middle = (n + high) / 2;
-    if (offsets.end(middle, tokens) > token)
-      high = middle;
-    else
-      n = middle + 1;
-  }
-  return n;
-}
-
 // Channels [begin, end) of one token; rows are its W inputs, oldest first. Width 0: W is known at run time
 // only.
 template <Activation F, int Width>

@@ -38,6 +38,18 @@ Tensor<float, 1> to_floats(const Parameter& p) {
   return out;
 }
 
+Tensor<float, 1> joined(const std::vector<Parameter>& parts) {
+  Index n = 0;
+  for (const Parameter& p : parts) n += p.size();
+  Tensor<float, 1> all({n});
+  float* to = all.data();
+  for (const Parameter& p : parts) {
+    const Tensor<float, 1> part = to_floats(p);
+    to = std::copy_n(part.data(), part.size(), to);
+  }
+  return all;
+}
+
 DenseWeight Backend<CpuExec>::matrix(const Parameter& p, Index rows, Index columns, bool pack,
                                      CpuExec& exec) {
   Parameter kept = p;

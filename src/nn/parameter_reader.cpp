@@ -1,6 +1,8 @@
 // SPDX-License-Identifier: Apache-2.0
 #include "ashlar/nn/parameter_reader.hpp"
 
+#include <cstring>
+
 namespace ashlar {
 inline namespace v0 {
 namespace {
@@ -62,6 +64,69 @@ Parameter ParameterLookup::tensor(const Names& names) const {
                                           ashlar::name(p.dtype), ", expected f32, bf16, f16 or f64"));
   if (record_->read.insert(name).second) count().elements += p.size();
   return p;
+}
+
+Parameter ParameterLookup::flat(const Names& names, Index size) const {
+  if (dynamic_cast<const ParameterSource*>(parameters_) != nullptr) return tensor(names, {size});
+  Parameter p = tensor(names);
+  if (p.size() != size)
+    throw Error("InvalidShape", concat("checkpoint: tensor \"", spelling(names), "\" has shape ",
+                                       text(p.shape), ", expected ", size, " elements"));
+  p.shape = {size};
+  return p;
+}
+
+Index ParameterLookup::rows(const Names& names, Index otherwise) const {
+  if (dynamic_cast<const ParameterSource*>(parameters_) != nullptr) return otherwise;
+  const Parameter p = tensor(names);
+  if (p.shape.empty())
+    throw Error("InvalidShape",
+                concat("checkpoint: tensor \"", spelling(names), "\" is a number, expected a matrix"));
+  return p.shape.front();
+}
+
+Parameter slice(const Parameter& p, Index begin, Index end) {
+  const Index entries = p.shape.empty() ? 0 : p.shape[0];
+  if (begin < 0 || begin > end || end > entries)
+    refuse("slice", "entries ", begin, " to ", end, " of a tensor of ", entries, " were asked for");
+  Parameter part = p;
+  part.shape[0] = end - begin;
+  if (entries != 0)
+    part.data = static_cast<const std::byte*>(p.data) + begin * (p.size() / entries) * bits(p.dtype) / 8;
+  return part;
+}
+
+Parameter take(const Parameter& p, std::span<const Index> entries) {
+  const Index count = static_cast<Index>(entries.size()), all = p.shape.empty() ? 0 : p.shape[0];
+  bool in_order = true;
+  for (Index i = 0; i < count; ++i) {
+    const Index entry = entries[static_cast<std::size_t>(i)];
+    if (entry < 0 || entry >= all) refuse("take", "entries[", i, "] is ", entry, ", expected 0 to ", all - 1);
+    in_order = in_order && entry == entries[0] + i;
+  }
+  if (in_order) return count == 0 ? slice(p, 0, 0) : slice(p, entries[0], entries[0] + count);
+  const Index bytes = p.size() / all * bits(p.dtype) / 8;
+  auto copy = std::make_shared<Tensor<std::byte, 1>>(std::array<Index, 1>{count * bytes});
+  for (Index i = 0; i < count; ++i)
+    std::memcpy(copy->data() + i * bytes,
+                static_cast<const std::byte*>(p.data) + entries[static_cast<std::size_t>(i)] * bytes,
+                static_cast<std::size_t>(bytes));
+  Parameter taken{copy->data(), p.dtype, p.shape, copy};
+  taken.shape[0] = count;
+  return taken;
+}
+
+Parameter transpose(const Parameter& matrix) {
+  if (matrix.shape.size() != 2) refuse("transpose", "the tensor is not a matrix");
+  const Index rows = matrix.shape[0], columns = matrix.shape[1];
+  const auto bytes = static_cast<std::size_t>(bits(matrix.dtype) / 8);
+  auto copy = std::make_shared<Tensor<std::byte, 1>>(
+      std::array<Index, 1>{rows * columns * static_cast<Index>(bytes)});
+  const auto* from = static_cast<const std::byte*>(matrix.data);
+  for (Index r = 0; r < rows; ++r)
+    for (Index c = 0; c < columns; ++c, from += bytes)
+      std::memcpy(copy->data() + (c * rows + r) * static_cast<Index>(bytes), from, bytes);
+  return {copy->data(), matrix.dtype, {columns, rows}, copy};
 }
 
 void ParameterLookup::expect_all_read(const std::function<bool(std::string_view name)>& ignore) const {

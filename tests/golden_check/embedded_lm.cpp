@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: Apache-2.0
-#include "ashlar/io/json.hpp"
+#include "ashlar/io/huggingface.hpp"
 #include "tests/golden_check/runner.hpp"
 
 namespace ashlar::golden {
@@ -24,20 +24,22 @@ class EmbeddedParameters : public Parameters {
   std::shared_ptr<const SafetensorsFile> file_;
 };
 
-const Runner kOlmoHybrid{
-    "olmo-hybrid", "olmo-hybrid*.safetensors with param.* and the config inside",
+const Runner kEmbedded{
+    "embedded", "olmo-hybrid*.safetensors, fla-*.safetensors with param.* and the config inside",
     [](const Path& path) {
-      return path.extension() == ".safetensors" && path.stem().string().starts_with("olmo-hybrid");
+      const std::string stem = path.stem().string();
+      return path.extension() == ".safetensors" &&
+             (stem.starts_with("olmo-hybrid") || stem.starts_with("fla-"));
     },
     [](const Path& path, Report& report) {
       const auto file = std::make_shared<const SafetensorsFile>(path.string());
       const auto config = file->metadata().find("config");
       if (config == file->metadata().end())
         throw Error("InvalidConfig", "golden: its metadata has no config");
-      check_decoder_lm(path.stem().string(), parse_json(config->second, "the golden's config"),
+      check_decoder_lm(path.stem().string(), parse_config(config->second, "the golden's config"),
                        *embedded_parameters(file), *file, report);
     }};
-const Registration kRegistered(kOlmoHybrid);
+const Registration kRegistered(kEmbedded);
 
 }  // namespace
 

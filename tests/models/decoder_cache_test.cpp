@@ -14,7 +14,10 @@ class EachCache : public testing::TestWithParam<Architecture> {
   std::unique_ptr<Model> model_ = random_model(GetParam(), exec_);
   Cache cache_ = model_->new_cache(24);
 };
-INSTANTIATE_TEST_SUITE_P(Decoders, EachCache, testing::Values(kLlama, kOlmo3, kOlmoHybrid), name_of);
+INSTANTIATE_TEST_SUITE_P(Decoders, EachCache,
+                         testing::Values(kLlama, kOlmo3, kOlmoHybrid, kFlaMamba2, kRwkv6, kRwkv6Hybrid,
+                                         kRwkv7, kQwen3Next, kLfm2, kMiniMax, kKimiLinear),
+                         name_of);
 
 TEST_P(EachCache, ACopyContinuesBitForBitAndByItself) {
   Cache copy = cache_;
@@ -72,8 +75,10 @@ TEST_P(EachCache, RefusesBytesThatItDidNotSave) {
   EXPECT_EQ(refused(changed(24)), "saved cache: it holds 76 tokens, this cache has room for 24");
   EXPECT_EQ(refused(changed(31)).find("saved cache: it holds "), 0u);  // 2^62 tokens
   auto position = saved;
-  position[24] = std::byte{12};  // fits, but the rest is of 13
-  EXPECT_EQ(refused(position).find("saved cache: it has "), 0u);
+  position[24] = std::byte{12};                                          // fits, but the rest is of 13
+  if (model_->new_cache(12).bytes() != model_->new_cache(13).bytes()) {  // one that grows with its tokens
+    EXPECT_EQ(refused(position).find("saved cache: it has "), 0u);
+  }
   EXPECT_EQ(refused(changed(32)).find("saved cache: it has "), 0u);
   auto cut = saved;
   cut.pop_back();

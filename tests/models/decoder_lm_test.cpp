@@ -15,7 +15,11 @@ class EachModel : public testing::TestWithParam<Architecture> {
   CpuExec exec_;
   std::unique_ptr<Model> model_ = random_model(GetParam(), exec_);
 };
-INSTANTIATE_TEST_SUITE_P(Decoders, EachModel, testing::Values(kLlama, kOlmo3, kOlmoHybrid), name_of);
+INSTANTIATE_TEST_SUITE_P(Decoders, EachModel,
+                         testing::Values(kLlama, kOlmo3, kOlmoHybrid, kMamba2, kFlaMamba2, kRwkv6,
+                                         kRwkv6Hybrid, kRwkv7, kQwen3Next, kQwen3_5, kQwen3_5Moe, kLfm2,
+                                         kMiniMax, kKimiLinear),
+                         name_of);
 
 TEST_P(EachModel, PrefillAndDecodeAreTheFullForwardForEverySplit) {
   const Ids ids = random_ids(*model_, 19, 1);
@@ -128,8 +132,11 @@ TEST_P(EachModel, RefusesWhatItCannotRunAndChangesNothing) {
   EXPECT_EQ(decode_of({-1}, one, single), concat("decode: ids[0] is -1, expected 0 to ", vocab - 1));
   EXPECT_EQ(prefill_of({1, 2, 3, 4}, {}, one, single),
             "prefill: sequence 0 would have 9 tokens, expected at most 8, its cache's capacity");
-  EXPECT_EQ(prefill_of(Ids(65, 1), {}, {}, single),
-            "prefill: sequence 0 would have 65 tokens, expected at most 64, the model's positions");
+  if (const Index limit = model_->max_positions(); limit != kNoPositionLimit) {
+    EXPECT_EQ(prefill_of(Ids(65, 1), {}, {}, single),
+              "prefill: sequence 0 would have 65 tokens, expected at most 64, the model's positions");
+    EXPECT_EQ(refusal([&] { model_->new_cache(65); }), "new_cache: capacity is 65, expected 1 to 64 tokens");
+  }
   EXPECT_EQ(prefill_of({1, 2}, pair, one, logits.view()),
             "prefill: 1 caches were given, expected one for each of 2 sequences");
   EXPECT_EQ(prefill_of({1, 2}, pair, same, logits.view()),
@@ -144,8 +151,8 @@ TEST_P(EachModel, RefusesWhatItCannotRunAndChangesNothing) {
             concat("decode: logits has shape [2, ", vocab, "], expected [1, ", vocab, "]"));
   EXPECT_EQ(prefill_of({1}, {}, one, single.slice(1, 0, 3)),
             concat("prefill: logits has shape [1, 3], expected [1, ", vocab, "]"));
-  EXPECT_EQ(refusal([&] { model_->new_cache(65); }), "new_cache: capacity is 65, expected 1 to 64 tokens");
-  EXPECT_EQ(refusal([&] { model_->new_cache(0); }), "new_cache: capacity is 0, expected 1 to 64 tokens");
+  EXPECT_EQ(refusal([&] { model_->new_cache(0); }),
+            concat("new_cache: capacity is 0, expected 1 to ", model_->max_positions(), " tokens"));
   EXPECT_EQ(cache.save(), before);
   EXPECT_EQ(other.position(), 0);
 }

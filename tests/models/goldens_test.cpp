@@ -10,7 +10,9 @@ namespace {
 using namespace test;
 
 class Golden : public testing::TestWithParam<const char*> {};
-INSTANTIATE_TEST_SUITE_P(HuggingFace, Golden, testing::Values("llama", "olmo3", "olmo_hybrid"));
+INSTANTIATE_TEST_SUITE_P(HuggingFace, Golden,
+                         testing::Values("llama", "olmo3", "olmo_hybrid", "qwen3_next", "qwen3_5", "lfm2",
+                                         "minimax", "kimi_linear"));
 
 TEST_P(Golden, LogitsAgree) {
   const std::string goldens = ASHLAR_GOLDENS;

@@ -41,6 +41,65 @@ inline constexpr Architecture kOlmoHybrid{
   "linear_conv_kernel_dim": 3, "linear_allow_neg_eigval": true, "max_position_embeddings": 64,
   "rope_parameters": null})"};
 
+inline constexpr Architecture kQwen3Next{"qwen3_next",
+                                         R"({"model_type": "qwen3_next", "vocab_size": 59, "hidden_size": 28,
+  "intermediate_size": 44, "num_hidden_layers": 4, "num_attention_heads": 4, "num_key_value_heads": 2,
+  "head_dim": 12, "partial_rotary_factor": 0.5, "linear_num_key_heads": 2, "linear_num_value_heads": 6,
+  "linear_key_head_dim": 7, "linear_value_head_dim": 10, "linear_conv_kernel_dim": 3, "num_experts": 6,
+  "num_experts_per_tok": 3, "moe_intermediate_size": 18, "shared_expert_intermediate_size": 13,
+  "mlp_only_layers": [1], "max_position_embeddings": 64})"};
+inline constexpr Architecture kQwen3_5{"qwen3_5",
+                                       R"({"model_type": "qwen3_5_text", "vocab_size": 59, "hidden_size": 28,
+  "intermediate_size": 44, "num_hidden_layers": 4, "num_attention_heads": 4, "num_key_value_heads": 2,
+  "head_dim": 12, "linear_num_key_heads": 2, "linear_num_value_heads": 4, "linear_key_head_dim": 6,
+  "linear_value_head_dim": 9, "max_position_embeddings": 64, "rope_parameters": {"rope_theta": 1e7,
+  "partial_rotary_factor": 0.5, "mrope_section": [1, 1, 1], "mrope_interleaved": true}})"};
+inline constexpr Architecture kQwen3_5Moe{
+    "qwen3_5_moe", R"({"model_type": "qwen3_5_moe_text", "vocab_size": 59, "hidden_size": 28,
+  "num_hidden_layers": 4, "num_attention_heads": 4, "num_key_value_heads": 2, "head_dim": 8,
+  "linear_num_key_heads": 2, "linear_num_value_heads": 4, "linear_key_head_dim": 6,
+  "linear_value_head_dim": 9, "num_experts": 5, "num_experts_per_tok": 2, "moe_intermediate_size": 18,
+  "shared_expert_intermediate_size": 13, "max_position_embeddings": 64})"};
+inline constexpr Architecture kLfm2{"lfm2", R"({"model_type": "lfm2", "vocab_size": 57, "hidden_size": 30,
+  "intermediate_size": 66, "block_multiple_of": 8, "num_hidden_layers": 3, "num_attention_heads": 5,
+  "num_key_value_heads": 1, "layer_types": ["conv", "full_attention", "conv"], "conv_L_cache": 4,
+  "conv_bias": true, "max_position_embeddings": 64})"};
+inline constexpr Architecture kMiniMax{"minimax", R"({"model_type": "minimax", "vocab_size": 51,
+  "hidden_size": 30, "intermediate_size": 22, "num_hidden_layers": 4, "num_attention_heads": 3,
+  "num_key_value_heads": 1, "head_dim": 8, "num_local_experts": 5, "num_experts_per_tok": 2,
+  "full_attn_alpha_factor": 1.5, "full_attn_beta_factor": 0.75, "linear_attn_alpha_factor": 1.25,
+  "linear_attn_beta_factor": 0.8, "mlp_alpha_factor": 1.1, "mlp_beta_factor": 0.9, "sliding_window": 6,
+  "max_position_embeddings": 64})"};
+
+inline constexpr Architecture kKimiLinear{"kimi_linear", R"({"model_type": "kimi_linear", "vocab_size": 47,
+  "hidden_size": 26, "intermediate_size": 38, "num_hidden_layers": 4, "num_attention_heads": 3,
+  "layer_types": ["linear_attention", "full_attention", "linear_attention", "full_attention"],
+  "mlp_layer_types": ["dense", "sparse", "sparse", "dense"], "linear_num_heads": 2, "linear_head_dim": 7,
+  "linear_conv_kernel_dim": 3, "q_lora_rank": 11, "kv_lora_rank": 9, "qk_nope_head_dim": 6,
+  "qk_rope_head_dim": 4, "v_head_dim": 5, "num_experts": 6, "num_experts_per_token": 2,
+  "num_expert_group": 3, "topk_group": 2, "moe_intermediate_size": 15, "num_shared_experts": 2,
+  "routed_scaling_factor": 2.5, "model_max_length": 64})"};
+inline constexpr Architecture kMamba2{"mamba2",
+                                      R"({"model_type": "mamba2", "vocab_size": 53, "hidden_size": 28,
+  "num_hidden_layers": 2, "state_size": 11, "head_dim": 7, "num_heads": 8, "expand": 2, "n_groups": 2,
+  "conv_kernel": 3, "layer_norm_epsilon": 1e-5, "time_step_limit": [0.001, 0.5], "use_bias": true,
+  "tie_word_embeddings": true})"};
+inline constexpr Architecture kFlaMamba2{"fla_mamba2", R"({"model_type": "mamba2", "vocab_size": 59,
+  "hidden_size": 24, "num_hidden_layers": 2, "state_size": 5, "head_dim": 9, "expand": 3, "n_groups": 4,
+  "conv_kernel": 4, "norm_eps": 1e-6, "dt_limit": [0, 2.5], "norm_before_gate": true, "D_has_hdim": true,
+  "use_conv_bias": false})"};
+inline constexpr Architecture kRwkv6{"rwkv6", R"({"model_type": "rwkv6", "vocab_size": 61, "hidden_size": 30,
+  "num_hidden_layers": 3, "num_heads": 3, "expand_k": 0.7, "expand_v": 1.2, "proj_low_rank_dim": 3,
+  "gate_low_rank_dim": 5, "hidden_ratio": 2.5, "hidden_act": "sqrelu"})"};
+inline constexpr Architecture kRwkv6Hybrid{"rwkv6_hybrid", R"({"model_type": "rwkv6", "vocab_size": 61,
+  "hidden_size": 24, "num_hidden_layers": 4, "num_heads": 3, "proj_low_rank_dim": 3, "gate_low_rank_dim": 5,
+  "max_position_embeddings": 64, "attn": [{"layers": [2], "num_heads": 4, "num_kv_heads": 2, "qkv_bias": true,
+  "window_size": 5, "rope_theta": 500.0}, {"layers": [1], "num_heads": 2}]})"};
+inline constexpr Architecture kRwkv7{"rwkv7", R"({"model_type": "rwkv7", "vocab_size": 57, "hidden_size": 30,
+  "num_hidden_layers": 3, "head_dim": 6, "value_dim": [60, 60, 60], "decay_low_rank_dim": 3,
+  "gate_low_rank_dim": 4, "a_low_rank_dim": 2, "v_low_rank_dim": 5, "norm_bias": false, "norm_first": false,
+  "fuse_norm": false})"};
+
 // Every fourth layer is attention with its norms behind the parts.
 inline bool olmo_hybrid_present(std::string_view name) {
   constexpr std::string_view kLayers = "model.layers.";
@@ -50,9 +109,18 @@ inline bool olmo_hybrid_present(std::string_view name) {
   return !name.ends_with("attention_layer_norm.weight") && !name.ends_with(".bias");
 }
 
+// Experts have tensors of their own.
+inline bool each_expert_present(std::string_view name) {
+  return !name.ends_with("experts.gate_up_proj") && !name.ends_with(".bias");
+}
+
 inline const std::function<bool(std::string_view)>& present_in(const Architecture& a) {
-  static const std::function<bool(std::string_view)> usual, hybrid = olmo_hybrid_present;
-  return std::string_view(a.name) == "olmo_hybrid" ? hybrid : usual;
+  static const std::function<bool(std::string_view)> usual, hybrid = olmo_hybrid_present,
+                                                            sparse = each_expert_present;
+  const std::string_view name = a.name;
+  return name == "olmo_hybrid"                                                ? hybrid
+         : name == "qwen3_next" || name == "minimax" || name == "kimi_linear" ? sparse
+                                                                              : usual;
 }
 
 // Weights that a model asked for, kept, so that they can be renamed, cut and taken away.

@@ -107,6 +107,73 @@ TEST(Attention, ScalingTheProjectionsDoesNotChangeNormalisedKeys) {
   EXPECT_GT(difference(run(c, second, exec), run(c, kWeights, exec)), 1e-2);
 }
 
+// The same numbers from a plain layer: gate rows taken out of q_proj, or zero-centred norms made ordinary.
+struct Rearranged : RandomParameters {
+  using RandomParameters::RandomParameters;
+  Parameter make(std::string_view name, std::span<const Index> shape) const override {
+    if (name == "q_proj.weight" && shape[0] == 4 * 6) {
+      const std::array<Index, 2> both{2 * shape[0], shape[1]};
+      std::vector<Index> rows;
+      for (Index h = 0; h < 4; ++h)
+        for (Index i = 0; i < 6; ++i) rows.push_back(h * 12 + i + (gate ? 6 : 0));
+      return take(RandomParameters::make(name, both), rows);
+    }
+    Parameter p = RandomParameters::make(name, shape);
+    if (!add_one || name.find("norm") == std::string_view::npos) return p;
+    auto sum = std::make_shared<Tensor<float, 1>>(to_floats(p));
+    for (Index i = 0; i < sum->size(); ++i) sum->data()[i] += 1;
+    return {sum->data(), DType::f32, p.shape, sum};
+  }
+  bool gate = false, add_one = false;
+};
+
+TEST(Attention, TheOutputGateMultipliesWhatAttentionGives) {
+  CpuExec exec;
+  // W_o the identity in both: what comes out is softmax(q k^T) v, and that times sigmoid(z).
+  struct Identity : Rearranged {
+    using Rearranged::Rearranged;
+    Parameter make(std::string_view name, std::span<const Index> shape) const override {
+      if (name != "o_proj.weight") return Rearranged::make(name, shape);
+      auto one = std::make_shared<Tensor<float, 1>>(std::array<Index, 1>{shape[0] * shape[1]});
+      for (Index i = 0; i < shape[0]; ++i) one->data()[i * shape[1] + i] = 1;
+      return {one->data(), DType::f32, {shape.begin(), shape.end()}, one};
+    }
+  };
+  const Identity plain(DType::f32, 5);
+  const RopeFrequencies rope = rope_frequencies(4, 100);  // of six channels
+  AttentionConfig c{kHidden, 4, 2, 6};
+  c.rope = &rope, c.qk_norm = QkNorm::head;
+  auto want = run(c, plain, exec);
+  c.output_gate = true;
+  const auto got = run(c, plain, exec);
+
+  std::mt19937 rng(3);
+  Array<2> x({kTokens, kHidden}, 0), gates({kTokens, kHidden}, 0);
+  x.normal(rng);
+  Identity rows_of_gates(DType::f32, 5);
+  rows_of_gates.gate = true;
+  const Linear<CpuExec> gate(ParameterReader<CpuExec>(rows_of_gates, exec), "q_proj", kHidden, 24);
+  gate(x.cview(), gates.view(), Phase::prefill, exec);
+  for (std::size_t i = 0; i < want.size(); ++i)
+    want[i] /= 1 + std::exp(-gates.view()(static_cast<Index>(i) / kHidden, static_cast<Index>(i) % kHidden));
+  EXPECT_LE(difference(got, want), 20 * test::kEps);
+
+  c.qk_norm = QkNorm::projection;
+  EXPECT_EQ(test::refusal([&] { run(c, plain, exec); }),
+            "Attention: an output gate and norms over whole projections, expected norms of heads or none");
+}
+
+TEST(Attention, ZeroCentredNormsAddOneToTheirWeights) {
+  CpuExec exec;
+  Rearranged larger(DType::f32, 5);
+  larger.add_one = true;
+  AttentionConfig c{kHidden, 4, 2, 6};
+  c.qk_norm = QkNorm::head;
+  const auto want = run(c, larger, exec);
+  c.norm_weight_offset = 1;
+  EXPECT_LE(difference(run(c, Rearranged(DType::f32, 5), exec), want), 20 * test::kEps);
+}
+
 TEST(Attention, RotationIsRelative) {
   // The same tokens at other positions attend alike.
   CpuExec exec;

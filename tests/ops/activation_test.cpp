@@ -9,9 +9,9 @@ namespace {
 using test::Array;
 
 constexpr float kInf = std::numeric_limits<float>::infinity();
-constexpr Activation kAll[] = {Activation::identity, Activation::silu,      Activation::sigmoid,
-                               Activation::relu,     Activation::relu2,     Activation::tanh,
-                               Activation::gelu,     Activation::gelu_tanh, Activation::softplus};
+constexpr Activation kAll[] = {
+    Activation::identity, Activation::silu, Activation::sigmoid,   Activation::relu,     Activation::relu2,
+    Activation::tanh,     Activation::gelu, Activation::gelu_tanh, Activation::softplus, Activation::elu1};
 
 // The error that activation-inl.hpp states, of a result `want` at x.
 double bound(Activation f, double x, double want) {
@@ -55,7 +55,8 @@ TEST(Activate, HasItsLimitsAtInfinityAndKeepsNan) {
                         {Activation::tanh, 1, -1, 1, -1, 0},
                         {Activation::gelu, kInf, 0, big, 0, 0},
                         {Activation::gelu_tanh, kInf, 0, big, 0, 0},
-                        {Activation::softplus, kInf, 0, big, 0, 0.693147181f}})
+                        {Activation::softplus, kInf, 0, big, 0, 0.693147181f},
+                        {Activation::elu1, kInf, 0, big, 0, 1}})
     for (CpuExec& exec : test::contexts()) {
       SCOPED_TRACE(testing::Message() << "function " << static_cast<int>(c.f) << ", " << name(exec.isa()));
       for (Index width : {1, 6}) {  // in the tail of a row, and in vectors

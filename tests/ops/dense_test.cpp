@@ -113,6 +113,45 @@ TEST(Dense, WideLayersAreBitEqualForAnyThreads) {
   }
 }
 
+// Layers of one call have the bits that each has alone: of several sizes and types, some with the same input.
+TEST(Dense, SeveralLayersAreEachOfThem) {
+  std::mt19937 rng(4);
+  std::vector<Shape> shapes{{5, 70, 33}, {130, 64, 33}, {0, 9, 33}, {1, 300, 96}, {17, 3, 96}, {260, 90, 33}};
+  std::vector<Array<2>> inputs, weights, together, alone;
+  std::vector<std::vector<bf16>> narrow;
+  for (const Shape& s : shapes) {
+    inputs.emplace_back(std::array{s.m, s.k}), weights.emplace_back(std::array{s.n, s.k});
+    inputs.back().normal(rng), weights.back().normal(rng);
+    narrow.push_back(rounded(weights.back(), s));
+    for (int twice = 0; twice < 2; ++twice)
+      together.emplace_back(std::array{s.m, s.n}), alone.emplace_back(std::array{s.m, s.n});
+  }
+  CpuExec one({1}), three({3});
+  for (const Phase phase : {Phase::prefill, Phase::decode})
+    for (const int kind : {0, 1, 2, 3}) {
+      std::vector<DenseWeight> kept;
+      for (std::size_t i = 0; i < shapes.size(); ++i) {
+        const bool bf = kind == 2 || (kind == 3 && i % 2 == 0);
+        kept.push_back(bf ? DenseWeight(AnyView<2>(narrow[i].data(), DType::bf16, {shapes[i].n, shapes[i].k}))
+                          : DenseWeight(weights[i].cview()));
+        if (kind == 1) kept.back().pack(one);
+      }
+      for (CpuExec* exec : {&one, &three}) {
+        std::vector<Dense> layers;
+        for (std::size_t i = 0; i < 2 * shapes.size(); ++i) {
+          layers.push_back({inputs[i / 2].cview(), kept[i / 2], {}, together[i].poison().view(), phase});
+          dense({inputs[i / 2].cview(), kept[i / 2], {}, alone[i].poison().view(), phase}, one);
+        }
+        dense(layers, *exec);
+        for (std::size_t i = 0; i < layers.size(); ++i) {
+          test::expect_close(together[i].cview(), alone[i].cview(), [](Index) { return 0; });
+          together[i].expect_padding_untouched();
+        }
+      }
+    }
+  dense(std::span<const Dense>(), one);
+}
+
 TEST(Dense, RefusesBadInput) {
   Array<2> x({2, 8}), w({4, 7}), out({2, 4});
   CpuExec exec;
@@ -125,6 +164,12 @@ TEST(Dense, RefusesBadInput) {
               DenseWeight(AnyView<2>(w.cview().data, DType::f16, {4, 7}));
             }),
             "DenseWeight: the element type is f16, expected f32 or bf16");
+  Array<2> narrow({2, 7});
+  narrow.each([](float& e) { e = 1; });
+  const Dense layers[] = {{narrow.cview(), weight, {}, out.view(), Phase::prefill},
+                          {narrow.cview(), weight, {}, out.view(), Phase::decode}};
+  EXPECT_EQ(test::refusal([&] { dense(layers, exec); }),
+            "dense: the layers of a call are of both phases, expected one");
 }
 
 }  // namespace

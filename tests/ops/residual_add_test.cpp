@@ -18,6 +18,11 @@ TEST(ResidualAdd, AddsAndRefusesOtherShapes) {
       residual_add({x.cview(), h.view()}, exec);
       test::expect_close(h.view(), want.cview(), [](Index) { return 0; });
       h.expect_padding_untouched();
+      // With factors: two products and a sum.
+      for (Index t = 0; t < tokens; ++t)
+        for (Index i = 0; i < dim; ++i) want.view()(t, i) = 0.75f * want.view()(t, i) - 1.5f * x.view()(t, i);
+      residual_add({x.cview(), h.view(), -1.5f, 0.75f}, exec);
+      test::expect_close(h.view(), want.cview(), [](Index) { return 16 * test::kEps; });
     }
   test::Array<2> x({2, 3}), h({2, 4});
   CpuExec exec;

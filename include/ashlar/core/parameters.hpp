@@ -1,5 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 #pragma once
+#include <functional>
+#include <map>
 #include <memory>
 #include <string>
 #include <string_view>
@@ -41,6 +43,32 @@ class Parameters {
       throw Error("TensorNotFound", concat("checkpoint: there is no tensor \"", name, "\""));
     return p;
   }
+};
+
+// Tensors in memory, in front of those of another set: a checkpoint with some of its tensors replaced.
+class ParameterMap : public Parameters {
+ public:
+  explicit ParameterMap(std::shared_ptr<const Parameters> behind = {}) : behind_(std::move(behind)) {}
+  void set(std::string name, Parameter p) { mine_[std::move(name)] = std::move(p); }
+
+  std::vector<std::string> names() const override {
+    std::vector<std::string> all;
+    for (const auto& [name, p] : mine_) all.push_back(name);
+    if (behind_)
+      for (std::string& name : behind_->names())
+        if (!mine_.contains(name)) all.push_back(std::move(name));
+    return all;
+  }
+  bool find(std::string_view name, Parameter* into) const override {
+    const auto at = mine_.find(name);
+    if (at == mine_.end()) return behind_ && behind_->find(name, into);
+    if (into != nullptr) *into = at->second;
+    return true;
+  }
+
+ private:
+  std::map<std::string, Parameter, std::less<>> mine_;
+  std::shared_ptr<const Parameters> behind_;
 };
 
 // The tensors of another set whose names begin with `prefix`, under the rest of their names.

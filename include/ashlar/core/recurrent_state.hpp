@@ -4,6 +4,7 @@
 #include <span>
 #include <vector>
 
+#include "ashlar/core/cpu_exec.hpp"
 #include "ashlar/core/dtype.hpp"
 #include "ashlar/core/tensor.hpp"
 
@@ -35,9 +36,9 @@ class RecurrentState {
   void export_to(View<float, 3> s) const;
 
   // From here on up to `tokens` of the last tokens can be taken back: speculative decoding. Costs a second
-  // state and 2 `tokens` rank-1 updates of memory, and a pass over the state every `tokens` tokens. 0: no
-  // longer.
-  void keep_updates(Index tokens);
+  // state and 3 `tokens` rank-1 updates of memory, a pass over the state every `tokens` tokens, and that the
+  // last `tokens` of a prefill run one by one. `substeps`: of the recurrence. 0 tokens: no longer.
+  void keep_updates(Index tokens, Index substeps = 1);
   Index kept_tokens() const;  // how many can be taken back now
   // Takes the last `tokens` back, exactly: the bits of before they came. Refused: more than kept_tokens().
   void rollback(Index tokens);
@@ -56,12 +57,15 @@ class RecurrentState {
   std::span<const std::byte> raw() const { return {data_.data(), static_cast<std::size_t>(data_.size())}; }
   Index panel_bytes() const { return key_dim_ * kPanel * bits(dtype_) / 8; }
 
-  // The last updates, for taking tokens back: `count` of the 2 `keep` slots from `first` on are in use,
-  // oldest first, and `checkpoint` is S before them.
+  // The last updates, for taking tokens back: `count` of the slots from `first` on are in use, oldest first,
+  // and `checkpoint` is S before them. One kind of updates, made on one instruction set.
   struct History {
-    Index keep = 0, first = 0, count = 0;
+    Index keep = 0, substeps = 1, first = 0, count = 0;
+    bool low_rank = false;
+    Isa isa = Isa::scalar;
     Tensor<std::byte, 1> checkpoint;
     Tensor<float, 1> updates;
+    Index slots() const { return 3 * keep * substeps; }
   };
   const History& history() const { return history_; }
   History& history() { return history_; }
@@ -69,12 +73,14 @@ class RecurrentState {
   // u^T + b w^T.
   Index update_size() const { return 3 * key_dim_ + 2 * panels() * kPanel; }
   float* update(Index slot, Index head) {
-    return history_.updates.data() + (slot % (2 * history_.keep) * heads_ + head) * update_size();
+    return history_.updates.data() + (slot * heads_ + head) * update_size();
   }
   void* checkpoint_panel(Index head, Index p) {
     return history_.checkpoint.data() + (head * panels() + p) * panel_bytes();
   }
   void advance(Index tokens) { position_ += tokens; }
+  // S was written as the state after `position` tokens: nothing before can be taken back.
+  void begin_history(Index position);
 
  private:
   Index heads_ = 0, key_dim_ = 0, value_dim_ = 0, position_ = 0;

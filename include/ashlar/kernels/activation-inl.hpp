@@ -54,10 +54,9 @@ HWY_INLINE FloatVec normal_tail(FloatTag d, FloatVec a) {
   return hn::Mul(exp_negative(d, square, rest), hn::Mul(p, t));
 }
 
-// max(x, 0) + ln(1 + u) with u = e^-|x|; ln(1 + u) = 2 atanh(s) with s = u / (2 + u) <= 1/3.
-HWY_INLINE FloatVec softplus(FloatTag d, FloatVec x) {
-  const auto u = exp_negative(d, hn::Neg(hn::Abs(x)));
-  const auto s = hn::Div(u, hn::Add(u, hn::Set(d, 2.0f)));
+// ln(1 + y) for y in [-1/2, 1], as 2 atanh(s) with s = y / (2 + y): |s| <= 1/3.
+HWY_INLINE FloatVec log1p_small(FloatTag d, FloatVec y) {
+  const auto s = hn::Div(y, hn::Add(y, hn::Set(d, 2.0f)));
   const auto z = hn::Mul(s, s);
   auto p = hn::Set(d, 1.215045482904e-1f);
   p = hn::MulAdd(p, z, hn::Set(d, 1.071383233243e-1f));
@@ -65,7 +64,13 @@ HWY_INLINE FloatVec softplus(FloatTag d, FloatVec x) {
   p = hn::MulAdd(p, z, hn::Set(d, 1.999943888350e-1f));
   p = hn::MulAdd(p, z, hn::Set(d, 3.333333781085e-1f));
   const auto s2 = hn::Add(s, s);
-  return hn::Add(hn::IfThenZeroElse(hn::Lt(x, hn::Zero(d)), x), hn::MulAdd(hn::Mul(s2, z), p, s2));
+  return hn::MulAdd(hn::Mul(s2, z), p, s2);
+}
+
+// max(x, 0) + ln(1 + e^-|x|)
+HWY_INLINE FloatVec softplus(FloatTag d, FloatVec x) {
+  const auto u = exp_negative(d, hn::Neg(hn::Abs(x)));
+  return hn::Add(hn::IfThenZeroElse(hn::Lt(x, hn::Zero(d)), x), log1p_small(d, u));
 }
 
 // The functions of Activation on a vector. The relative error is within 4 ulp, of gelu_tanh below 0 within
@@ -79,6 +84,8 @@ HWY_INLINE FloatVec activation(FloatTag d, FloatVec x) {
   if constexpr (F == Activation::relu2) return hn::IfThenZeroElse(hn::Lt(x, zero), hn::Mul(x, x));
   if constexpr (F == Activation::tanh) return tanh(d, x);
   if constexpr (F == Activation::softplus) return softplus(d, x);
+  if constexpr (F == Activation::elu1)
+    return hn::IfThenElse(hn::Lt(x, zero), exp_negative(d, hn::Min(x, zero)), hn::Add(x, hn::Set(d, 1.0f)));
   if constexpr (F == Activation::silu || F == Activation::gelu || F == Activation::gelu_tanh)
     x = hn::IfThenElse(hn::Lt(x, low), low, x);  // 0 from here on, also for -inf
   if constexpr (F == Activation::silu) return times_sigmoid(d, x, x);
@@ -107,6 +114,7 @@ HWY_INLINE void with_activation(Activation f, const Body& body) {
     case Activation::gelu: return body(std::integral_constant<Activation, Activation::gelu>());
     case Activation::gelu_tanh: return body(std::integral_constant<Activation, Activation::gelu_tanh>());
     case Activation::softplus: return body(std::integral_constant<Activation, Activation::softplus>());
+    case Activation::elu1: return body(std::integral_constant<Activation, Activation::elu1>());
   }
 }
 
@@ -122,6 +130,7 @@ HWY_INLINE FloatVec activation(Activation f, FloatTag d, FloatVec x) {
     case Activation::gelu: return activation<Activation::gelu>(d, x);
     case Activation::gelu_tanh: return activation<Activation::gelu_tanh>(d, x);
     case Activation::softplus: return activation<Activation::softplus>(d, x);
+    case Activation::elu1: return activation<Activation::elu1>(d, x);
   }
   return x;
 }

@@ -44,6 +44,18 @@ HWY_INLINE FloatVec load(FloatTag d, const bf16* p) {
       d, hn::ShiftLeft<16>(hn::PromoteTo(d32, hn::LoadU(d16, reinterpret_cast<const std::uint16_t*>(p)))));
 }
 
+HWY_INLINE void store(FloatVec v, FloatTag d, float* p) { hn::StoreU(v, d, p); }
+// Rounds to nearest even; v is finite or infinite.
+HWY_INLINE void store(FloatVec v, FloatTag, bf16* p) {
+  const hn::RebindToUnsigned<FloatTag> d32;
+  const hn::RebindToSigned<FloatTag> di;
+  const hn::Rebind<std::uint16_t, FloatTag> d16;
+  const auto u = hn::BitCast(d32, v);
+  const auto odd = hn::And(hn::ShiftRight<16>(u), hn::Set(d32, 1u));
+  const auto rounded = hn::ShiftRight<16>(hn::Add(hn::Add(u, odd), hn::Set(d32, 0x7fffu)));
+  hn::StoreU(hn::DemoteTo(d16, hn::BitCast(di, rounded)), d16, reinterpret_cast<std::uint16_t*>(p));
+}
+
 // By hand: without F16C, Highway 1.0.3 widens infinity to 65536. The product is exact, also for subnormals.
 HWY_INLINE FloatVec load(FloatTag d, const f16* p) {
   const hn::Rebind<std::uint16_t, FloatTag> d16;
@@ -68,6 +80,17 @@ HWY_INLINE void store_n(FloatVec v, FloatTag d, float* p, Index n) {
   HWY_ALIGN float tail[HWY_MAX_BYTES / sizeof(float)];
   hn::Store(v, d, tail);
   for (Index i = 0; i < n; ++i) p[i] = tail[i];
+}
+
+// The first n elements, or a whole vector where n is larger.
+HWY_INLINE FloatVec load_some(FloatTag d, const float* p, Index n) {
+  return n >= static_cast<Index>(hn::Lanes(d)) ? hn::LoadU(d, p) : load_n(d, p, n);
+}
+HWY_INLINE void store_some(FloatVec v, FloatTag d, float* p, Index n) {
+  if (n >= static_cast<Index>(hn::Lanes(d)))
+    hn::StoreU(v, d, p);
+  else
+    store_n(v, d, p, n);
 }
 
 HWY_INLINE void copy_row(const float* from, Index n, float* to) {

@@ -111,7 +111,7 @@ std::unique_ptr<DecoderLm<Exec>> make_decoder_lm(const DecoderConfig& c, const P
            names.ignored(name);
   });
   const ParameterCount all = r.count();
-  parts.size = {all.elements, all.matrix_elements, all.bytes, all.bytes};
+  parts.size = {all.elements, all.matrix_elements - all.idle_elements, all.bytes - all.idle_bytes, all.bytes};
   if (!tied) {  // one row of it a token
     parts.size.matmul_parameters -= embedding.matrix_elements;
     parts.size.bytes_per_token -= embedding.bytes - embedding.bytes / c.vocab_size;

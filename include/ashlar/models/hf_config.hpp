@@ -21,9 +21,17 @@ struct DecoderConfig {
   bool attention_bias = false, tied = false;
   float embedding_scale = 1;
 
-  // `max_positions`: the architecture's default.
-  static DecoderConfig from(const Value& config, Index max_positions);
+  // `max_positions`: the architecture's default. The others too, where it has them: else "intermediate_size"
+  // is required, and "head_dim" is hidden_size / heads.
+  static DecoderConfig from(const Value& config, Index max_positions, Index intermediate = 0,
+                            Index head_dim = 0);
 };
+
+// Positions of a model whose parts do not count them.
+inline constexpr Index kNoPositionLimit = Index{1} << 40;
+
+// The function that transformers calls so in "hidden_act".
+Activation activation_of(const std::string& name);
 
 // A positive integer.
 Index positive(const Value& config, std::string_view key);
@@ -37,9 +45,10 @@ std::vector<std::string> layer_types(const Value& config, Index layers,
 // The rotation of a layer of this type, from "rope_parameters" (one for all, or one a layer type), or from
 // the older top-level "rope_theta" and "rope_scaling". rope_type: default, linear, llama3, yarn. None when
 // "rope_parameters" is null or has no theta, and no theta is at top level either; `theta` is then the default
-// where there is one.
+// where there is one. A "partial_rotary_factor", there or at top level, rotates only that part of a head;
+// `part` is the architecture's default, 0 where it must be whole heads.
 std::optional<RopeFrequencies> rope_of(const Value& config, std::string_view layer_type,
-                                       const DecoderConfig& c, std::optional<double> theta);
+                                       const DecoderConfig& c, std::optional<double> theta, double part = 0);
 
 // The dictionary that rope_of reads has per-layer-type entries.
 bool rope_is_per_layer_type(const Value& config);

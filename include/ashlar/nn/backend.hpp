@@ -42,5 +42,8 @@ struct Backend<CpuExec> {
 // The elements as floats, on the host. Refused: other types than f32, bf16, f16 and f64.
 Tensor<float, 1> to_floats(const Parameter& p);
 
+// The elements of several tensors one behind another.
+Tensor<float, 1> joined(const std::vector<Parameter>& parts);
+
 }  // namespace v0
 }  // namespace ashlar

@@ -16,6 +16,12 @@ class Linear {
     if (const Names bias = names.with(".bias"); biased || r.contains(bias)) bias_ = r.vector(bias, out);
   }
 
+  // The same from a part of a tensor.
+  Linear(const ParameterReader<Exec>& r, const Parameter& weight, Index in, Index out,
+         typename Backend<Exec>::Vector bias = {})
+      : weight_(r.matrix(weight, out, in)), bias_(std::move(bias)) {}
+
+  explicit operator bool() const { return static_cast<bool>(weight_); }
   // x [T, in], out [T, out]
   void operator()(View<const float, 2> x, View<float, 2> out, Phase phase, Exec& exec) const {
     dense(typename Backend<Exec>::Dense{x, weight_, bias_.view(), out, phase}, exec);

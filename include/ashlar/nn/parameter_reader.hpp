@@ -36,6 +36,8 @@ struct ParameterCount {
   Index elements = 0;         // of all tensors
   Index matrix_elements = 0;  // of those that dense layers multiply with, the embedding included
   Index bytes = 0;            // as they are kept in memory, without packed second copies
+  // Of these, what a token does not read: experts that it does not choose.
+  Index idle_elements = 0, idle_bytes = 0;
 };
 
 // A checkpoint's tensors by their names below a prefix, shapes checked, with a record of what was read.
@@ -55,6 +57,10 @@ class ParameterLookup {
   }
   // Of any shape.
   Parameter tensor(const Names& names) const;
+  // Of any shape with so many elements, as [size].
+  Parameter flat(const Names& names, Index size) const;
+  // The first extent of a tensor, `otherwise` where tensors are made to measure.
+  Index rows(const Names& names, Index otherwise) const;
   // Error("UnusedTensor") when the checkpoint has tensors that nobody read and `ignore` does not excuse.
   void expect_all_read(const std::function<bool(std::string_view name)>& ignore) const;
 
@@ -72,6 +78,14 @@ class ParameterLookup {
   std::shared_ptr<Record> record_;
 };
 
+// Entries [begin, end) of the first axis, where they are.
+Parameter slice(const Parameter& p, Index begin, Index end);
+// These entries of the first axis, one after another: where they are when each follows the one before it,
+// else a copy.
+Parameter take(const Parameter& p, std::span<const Index> entries);
+// A copy with the two axes of a matrix exchanged.
+Parameter transpose(const Parameter& matrix);
+
 // The same, giving weights in the form of an execution context.
 template <class Exec>
 class ParameterReader : public ParameterLookup {
@@ -84,7 +98,13 @@ class ParameterReader : public ParameterLookup {
 
   // [rows, columns]; `pack` when a dense layer multiplies with it.
   Matrix matrix(const Names& names, Index rows, Index columns, bool pack = true) const {
-    const Parameter p = tensor(names, {rows, columns});
+    return matrix(tensor(names, {rows, columns}), rows, columns, pack);
+  }
+  // A tensor, or a part of one, that was read before, as [rows, columns].
+  Matrix matrix(const Parameter& p, Index rows, Index columns, bool pack = true) const {
+    if (p.size() != rows * columns)
+      refuse("ParameterReader", "a matrix of ", rows, " x ", columns, " was asked of ", p.size(),
+             " elements");
     Matrix weight = Backend<Exec>::matrix(p, rows, columns, pack, *exec_);
     count().matrix_elements += p.size();
     count().bytes += p.size() * bits(weight.values().dtype) / 8;

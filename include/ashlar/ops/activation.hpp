@@ -8,7 +8,8 @@ namespace ashlar {
 inline namespace v0 {
 
 // identity x | silu x sigmoid(x) | sigmoid 1 / (1 + e^-x) | relu max(x, 0) | relu2 max(x, 0)^2 | tanh |
-// gelu x Phi(x) | gelu_tanh x (1 + tanh(sqrt(2/pi) (x + 0.044715 x^3))) / 2 | softplus ln(1 + e^x)
+// gelu x Phi(x) | gelu_tanh x (1 + tanh(sqrt(2/pi) (x + 0.044715 x^3))) / 2 | softplus ln(1 + e^x) |
+// elu1 elu(x) + 1 = x + 1 above 0, e^x below, linear attention's positive feature map
 enum class Activation : std::uint8_t {
   identity,
   silu,
@@ -18,7 +19,8 @@ enum class Activation : std::uint8_t {
   tanh,
   gelu,
   gelu_tanh,
-  softplus
+  softplus,
+  elu1
 };
 
 // out = scale * f(x), or scale * f(x) * up when `up` is given: the gated linear unit of an MLP (SwiGLU,

@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 #pragma once
 #include <cstdint>
+#include <span>
 
 #include "ashlar/core/cpu_exec.hpp"
 
@@ -25,6 +26,10 @@ struct Dense {
 };
 
 void dense(const Dense& args, CpuExec& exec);
+
+// Several layers in one parallel loop, such as the experts that a mixture chose: each with the bits that it
+// has alone. No output overlaps another, nor any input. Refused: layers of both phases.
+void dense(std::span<const Dense> layers, CpuExec& exec);
 
 }  // namespace v0
 }  // namespace ashlar

@@ -5,12 +5,13 @@
 namespace ashlar {
 inline namespace v0 {
 
-// h += x, the plain residual connection. Refused: shapes that differ. The backward of both is the gradient of
-// h.
+// h = keep h + scale x; both 1: the plain residual connection. Refused: shapes that differ. The backward of
+// both is the gradient of h, times its factor.
 template <class T>
 struct ResidualAddArgs {
   View<const T, 2> x;  // [T, D]
   View<T, 2> h;        // [T, D]
+  T scale = 1, keep = 1;
 };
 using ResidualAdd = ResidualAddArgs<float>;
 

@@ -21,6 +21,7 @@ T activation(Activation f, T x) {
     case Activation::gelu_tanh:  // (1 + tanh z) / 2 = 1 / (1 + e^-2z), which does not cancel
       return x / (1 + std::exp(-2 * std::sqrt(2 / std::acos(T(-1))) * (x + T(0.044715) * x * x * x)));
     case Activation::softplus: return x > 20 ? x : std::log1p(std::exp(x));
+    case Activation::elu1: return x > 0 ? x + 1 : std::exp(x);
   }
   return x;
 }

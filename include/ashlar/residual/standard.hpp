@@ -6,7 +6,7 @@
 namespace ashlar {
 inline namespace v0 {
 
-// The two usual ways in which a part f of a block joins the residual stream h [T, D]. f(x, y) writes y [T,
+// The usual ways in which parts f and g of a block join the residual stream h [T, D]. f(x, y) writes y [T,
 // D].
 
 // h += f(norm(h))
@@ -26,6 +26,18 @@ void post_norm(View<float, 2> h, const Norm<Exec>& norm, Exec& exec, F&& f) {
   const auto y = scratch.floats(h.shape[0], h.shape[1]);
   f(View<const float, 2>(h), y);
   norm(y, y, exec);
+  residual_add(ResidualAdd{y, h}, exec);
+}
+
+// Both parts see the same x: h += f(norm(h)) + g(norm(h)) (GPT-J, Wang and Komatsuzaki, 2021)
+template <class Exec, class F, class G>
+void parallel(View<float, 2> h, const Norm<Exec>& norm, Exec& exec, F&& f, G&& g) {
+  typename Exec::Scratch scratch(exec);
+  const auto x = scratch.floats(h.shape[0], h.shape[1]), y = scratch.floats(h.shape[0], h.shape[1]);
+  norm(h, x, exec);
+  f(View<const float, 2>(x), y);
+  residual_add(ResidualAdd{y, h}, exec);
+  g(View<const float, 2>(x), y);
   residual_add(ResidualAdd{y, h}, exec);
 }
 

@@ -15,15 +15,6 @@ const Value* present(const Value& config, std::string_view key) {
   return v == nullptr || v->is_null() ? nullptr : v;
 }
 
-Activation activation_of(const std::string& name) {
-  if (name == "silu" || name == "swish") return Activation::silu;
-  if (name == "gelu") return Activation::gelu;
-  if (name == "gelu_new" || name == "gelu_pytorch_tanh") return Activation::gelu_tanh;
-  if (name == "relu") return Activation::relu;
-  if (name == "relu2") return Activation::relu2;
-  unsupported("hidden_act", name, "silu, gelu, gelu_new, gelu_pytorch_tanh, relu, relu2");
-}
-
 double positive_number(const Value& rope, std::string_view key) {
   const double x = rope.get_number(key);
   if (!(x > 0) || !std::isfinite(x))
@@ -39,7 +30,7 @@ const Value* rope_dictionary(const Value& config, std::string_view layer_type) {
   return mine != nullptr && mine->object() != nullptr ? mine : parameters;
 }
 
-RopeFrequencies yarn(const Value& rope, double theta, const DecoderConfig& c) {
+RopeFrequencies yarn(const Value& rope, double theta, const DecoderConfig& c, Index dim) {
   const Index original = positive(rope, "original_max_position_embeddings", c.max_positions);
   YarnScaling s{present(rope, "factor") != nullptr
                     ? positive_number(rope, "factor")
@@ -54,17 +45,16 @@ RopeFrequencies yarn(const Value& rope, double theta, const DecoderConfig& c) {
   auto magnitude = [&](double m) { return s.factor <= 1 ? 1 : 0.1 * m * std::log(s.factor) + 1; };
   if (s.attention_factor == 0 && mscale != 0 && all != 0)
     s.attention_factor = magnitude(mscale) / magnitude(all);
-  return rope_frequencies(c.head_dim, theta, s);
+  return rope_frequencies(dim, theta, s);
 }
 
-RopeFrequencies scaled(const Value& rope, double theta, const DecoderConfig& c) {
+// Of `dim` channels of a head.
+RopeFrequencies scaled(const Value& rope, double theta, const DecoderConfig& c, Index dim) {
   const std::string type = rope.get_string("rope_type", rope.get_string("type", "default"));
-  if (rope.get_number("partial_rotary_factor", 1) != 1)
-    unsupported("partial_rotary_factor", concat(rope.get_number("partial_rotary_factor", 1)), "1");
-  if (type == "default") return rope_frequencies(c.head_dim, theta);
-  if (type == "yarn") return yarn(rope, theta, c);
+  if (type == "default") return rope_frequencies(dim, theta);
+  if (type == "yarn") return yarn(rope, theta, c, dim);
   if (type == "linear") {
-    RopeFrequencies f = rope_frequencies(c.head_dim, theta);
+    RopeFrequencies f = rope_frequencies(dim, theta);
     const double factor = positive_number(rope, "factor");
     for (Index i = 0; i < f.inverse.size(); ++i)
       f.inverse.data()[i] = static_cast<float>(static_cast<double>(f.inverse.data()[i]) / factor);
@@ -72,7 +62,7 @@ RopeFrequencies scaled(const Value& rope, double theta, const DecoderConfig& c) 
   }
   if (type == "llama3")
     return rope_frequencies(
-        c.head_dim, theta,
+        dim, theta,
         Llama3Scaling{positive_number(rope, "factor"), positive_number(rope, "low_freq_factor"),
                       positive_number(rope, "high_freq_factor"),
                       positive(rope, "original_max_position_embeddings")});
@@ -85,11 +75,38 @@ void expect_even(Index head_dim) {
                 concat("config: \"head_dim\" is ", head_dim, ", expected an even number for rope"));
 }
 
+// How many of a head's channels turn.
+Index rotated_channels(const Value& config, const Value* rope, Index head_dim, double part) {
+  constexpr std::string_view key = "partial_rotary_factor";
+  const double factor = rope != nullptr && present(*rope, key) != nullptr ? rope->get_number(key)
+                        : part != 0                                       ? config.get_number(key, part)
+                                                                          : 1;
+  if (part == 0 && factor != 1) unsupported(key, concat(factor), "1");
+  if (!(factor > 0 && factor <= 1))
+    throw Error("InvalidConfig",
+                concat("config: \"", key, "\" is ", factor, ", expected more than 0, up to 1"));
+  expect_even(head_dim);
+  const Index dim = static_cast<Index>(static_cast<double>(head_dim) * factor);
+  if (dim < 2 || dim % 2 != 0)
+    throw Error("InvalidConfig", concat("config: \"", key, "\" is ", factor, " of \"head_dim\", ", head_dim,
+                                        ", expected an even number of channels, at least 2"));
+  return dim;
+}
+
 }  // namespace
 
 void unsupported(std::string_view key, std::string_view value, std::string_view supported) {
   throw Error("UnsupportedConfig", concat("config: \"", key, "\" is \"", value,
                                           "\", which is not supported; supported: ", supported));
+}
+
+Activation activation_of(const std::string& name) {
+  if (name == "silu" || name == "swish") return Activation::silu;
+  if (name == "gelu") return Activation::gelu;
+  if (name == "gelu_new" || name == "gelu_pytorch_tanh") return Activation::gelu_tanh;
+  if (name == "relu") return Activation::relu;
+  if (name == "relu2") return Activation::relu2;
+  unsupported("hidden_act", name, "silu, gelu, gelu_new, gelu_pytorch_tanh, relu, relu2");
 }
 
 Index positive(const Value& config, std::string_view key) {
@@ -104,23 +121,25 @@ Index positive(const Value& config, std::string_view key, Index otherwise) {
   return present(config, key) != nullptr ? positive(config, key) : otherwise;
 }
 
-DecoderConfig DecoderConfig::from(const Value& config, Index max_positions) {
+DecoderConfig DecoderConfig::from(const Value& config, Index max_positions, Index intermediate,
+                                  Index head_dim) {
   if (const Value* q = present(config, "quantization_config"))
     unsupported("quantization_config", q->get_string("quant_method", "quantized"),
                 "none, f32, f16 or bf16 weights");
   DecoderConfig c;
   c.vocab_size = positive(config, "vocab_size");
   c.hidden_size = positive(config, "hidden_size");
-  c.intermediate_size = positive(config, "intermediate_size");
+  c.intermediate_size = intermediate > 0 ? positive(config, "intermediate_size", intermediate)
+                                         : positive(config, "intermediate_size");
   c.layers = positive(config, "num_hidden_layers");
   c.heads = positive(config, "num_attention_heads");
   c.kv_heads = positive(config, "num_key_value_heads", c.heads);
   c.max_positions = positive(config, "max_position_embeddings", max_positions);
-  if (present(config, "head_dim") == nullptr && c.hidden_size % c.heads != 0)
+  if (head_dim == 0 && present(config, "head_dim") == nullptr && c.hidden_size % c.heads != 0)
     throw Error("InvalidConfig",
                 concat("config: \"hidden_size\" is ", c.hidden_size, ", expected a multiple of ", c.heads,
                        " heads where \"head_dim\" is absent"));
-  c.head_dim = positive(config, "head_dim", c.hidden_size / c.heads);
+  c.head_dim = positive(config, "head_dim", head_dim != 0 ? head_dim : c.hidden_size / c.heads);
   if (c.heads % c.kv_heads != 0)
     throw Error("InvalidConfig", concat("config: \"num_attention_heads\" is ", c.heads,
                                         ", expected a multiple of \"num_key_value_heads\", ", c.kv_heads));
@@ -160,15 +179,15 @@ bool rope_is_per_layer_type(const Value& config) {
 }
 
 std::optional<RopeFrequencies> rope_of(const Value& config, std::string_view layer_type,
-                                       const DecoderConfig& c, std::optional<double> theta) {
+                                       const DecoderConfig& c, std::optional<double> theta, double part) {
   const Value* rope = rope_dictionary(config, layer_type);
   if (rope != nullptr && present(*rope, "rope_theta") != nullptr)
     theta = positive_number(*rope, "rope_theta");
   else if (present(config, "rope_theta") != nullptr)
     theta = positive_number(config, "rope_theta");
   if (!theta) return std::nullopt;
-  expect_even(c.head_dim);
-  return rope != nullptr ? scaled(*rope, *theta, c) : rope_frequencies(c.head_dim, *theta);
+  const Index dim = rotated_channels(config, rope, c.head_dim, part);
+  return rope != nullptr ? scaled(*rope, *theta, c, dim) : rope_frequencies(dim, *theta);
 }
 
 RopeFrequencies unscaled_rope_of(const Value& config, const DecoderConfig& c, double theta) {

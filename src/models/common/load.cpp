@@ -10,8 +10,7 @@ std::unique_ptr<DecoderLm<CpuExec>> load_decoder_lm(const Value& config, const P
                                                     CpuExec& exec) {
   const std::string type = config.get_string("model_type", "");
   for (const Model* model : models())
-    if (model->decoder_lm != nullptr && model->type == type)
-      return model->decoder_lm(config, parameters, exec);
+    if (model->decoder_lm != nullptr && model->is(type)) return model->decoder_lm(config, parameters, exec);
   std::string known;
   for (const std::string& name : decoder_lm_types()) known.append(known.empty() ? "" : ", ").append(name);
   throw Error("UnknownModel", concat("config: \"model_type\" is \"", type,
@@ -21,7 +20,11 @@ std::unique_ptr<DecoderLm<CpuExec>> load_decoder_lm(const Value& config, const P
 std::vector<std::string> decoder_lm_types() {
   std::vector<std::string> types;
   for (const Model* model : models())
-    if (model->decoder_lm != nullptr) types.emplace_back(model->type);
+    if (model->decoder_lm != nullptr) {
+      types.emplace_back(model->type);
+      for (std::string_view other : model->other_types)
+        if (!other.empty()) types.emplace_back(other);
+    }
   return types;
 }
 

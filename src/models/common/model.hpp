@@ -1,5 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 #pragma once
+#include <algorithm>
+#include <array>
 #include <span>
 
 #include "ashlar/models/decoder_lm.hpp"
@@ -10,9 +12,15 @@ inline namespace v0 {
 // What src/models/<name>.cpp says of its architecture, as the constant model_<name>. The build gathers these
 // constants from the names of the files.
 struct Model {
-  std::string_view type;  // "model_type" of config.json
+  std::string_view type;  // "model_type" of config.json, and others below
   std::unique_ptr<DecoderLm<CpuExec>> (*decoder_lm)(const Value& config, const Parameters&,
                                                     CpuExec&) = nullptr;
+  std::array<std::string_view, 3> other_types = {};
+
+  bool is(std::string_view wanted) const {
+    return wanted == type || (!wanted.empty() &&
+                              std::find(other_types.begin(), other_types.end(), wanted) != other_types.end());
+  }
 };
 
 std::span<const Model* const> models();

@@ -1,8 +1,11 @@
 // SPDX-License-Identifier: Apache-2.0
 #pragma once
+#include <optional>
+
 #include "ashlar/nn/linear.hpp"
 #include "ashlar/nn/mixer.hpp"
 #include "ashlar/nn/norm.hpp"
+#include "ashlar/ops/activation.hpp"
 #include "ashlar/ops/rope.hpp"
 #include "ashlar/ops/softmax_attention.hpp"
 
@@ -19,24 +22,34 @@ struct AttentionConfig {
   float norm_eps = 1e-6f;
   const RopeFrequencies* rope = nullptr;  // null: no position encoding
   Index window = 0;                       // 0: every earlier token is visible
+  float norm_weight_offset = 0;           // 1: zero-centred norms of queries and keys
+  bool output_gate = false;               // W_q has rows of a gate behind each head's
+  std::optional<bool> output_biased;      // of o_proj, where it is not as `biased`
 };
 
 // Causal softmax attention with grouped heads:
-//   q, k, v = W_q x, W_k x, W_v x;  q, k <- norm(q), norm(k);  q, k <- rope(q), rope(k);  out = W_o softmax(q
-//   k^T) v
+//   q, k, v = W_q x, W_k x, W_v x;  q, k <- norm(q), norm(k);  q, k <- rope(q), rope(k)
+//   out = W_o softmax(q k^T) v
+// With an output gate (Qwen3-Next) W_q x is q and z for each head, and out = W_o (softmax(q k^T) v
+// sigmoid(z)). A rotation of fewer frequencies than head_dim / 2 leaves a head's last channels as they are.
 template <class Exec>
 class Attention final : public Mixer<Exec> {
  public:
   Attention(const ParameterReader<Exec>& r, const AttentionConfig& c)
       : config_(c),
-        q_(r, "q_proj", c.hidden, c.heads * c.head_dim, c.biased),
+        q_(r, "q_proj", c.hidden, c.heads * c.head_dim * (c.output_gate ? 2 : 1), c.biased),
         k_(r, "k_proj", c.hidden, c.kv_heads * c.head_dim, c.biased),
         v_(r, "v_proj", c.hidden, c.kv_heads * c.head_dim, c.biased),
-        o_(r, "o_proj", c.heads * c.head_dim, c.hidden, c.biased) {
+        o_(r, {"o_proj", "out_proj"}, c.heads * c.head_dim, c.hidden, c.output_biased.value_or(c.biased)) {
+    if (c.output_gate && c.qk_norm == QkNorm::projection)
+      refuse("Attention", "an output gate and norms over whole projections, expected norms of heads or none");
     if (c.qk_norm != QkNorm::none) {
-      const bool whole = c.qk_norm == QkNorm::projection;
-      q_norm_ = Norm<Exec>(r, "q_norm.weight", whole ? c.heads * c.head_dim : c.head_dim, c.norm_eps);
-      k_norm_ = Norm<Exec>(r, "k_norm.weight", whole ? c.kv_heads * c.head_dim : c.head_dim, c.norm_eps);
+      const Index over = c.qk_norm == QkNorm::projection ? c.head_dim : 0;
+      auto norm = [&](const Names& names, Index heads) {
+        return Norm<Exec>(r, names, over != 0 ? heads * over : c.head_dim, c.norm_eps, c.norm_weight_offset);
+      };
+      q_norm_ = norm({"q_norm.weight", "q_layernorm.weight"}, c.heads);
+      k_norm_ = norm({"k_norm.weight", "k_layernorm.weight"}, c.kv_heads);
     }
     if (c.rope)
       inverse_frequencies_ = Backend<Exec>::vector(c.rope->inverse, r.exec()), factor_ = c.rope->factor;
@@ -52,17 +65,25 @@ class Attention final : public Mixer<Exec> {
   // x, out [T, hidden]; `out` may be `x`.
   void operator()(View<const float, 2> x, View<float, 2> out, const SequenceBatch<Exec>& batch,
                   Exec& exec) const override {
-    const auto& [hidden, heads, kv_heads, dim, biased, qk_norm, eps, rope, window] = config_;
+    const Index heads = config_.heads, kv_heads = config_.kv_heads, dim = config_.head_dim;
+    const Index stride = config_.output_gate ? 2 * dim : dim;  // of a head's rows in W_q x
     typename Exec::Scratch scratch(exec);
     const Index tokens = x.shape[0];
-    const auto q = scratch.floats(tokens, heads * dim), attended = scratch.floats(tokens, heads * dim);
+    const auto projected = scratch.floats(tokens, heads * stride),
+               attended = scratch.floats(tokens, heads * dim);
     const auto k = scratch.floats(tokens, kv_heads * dim), v = scratch.floats(tokens, kv_heads * dim);
-    q_(x, q, batch.phase, exec);
+    const auto q = projected.split(1, stride).slice(2, 0, dim);
+    q_(x, projected, batch.phase, exec);
     k_(x, k, batch.phase, exec);
     v_(x, v, batch.phase, exec);
-    normalise(q_norm_, q, exec);
-    normalise(k_norm_, k, exec);
-    rotate(q.split(1, dim), batch.positions, exec);
+    if (config_.qk_norm == QkNorm::projection) {
+      q_norm_(projected, projected, exec);
+      k_norm_(k, k, exec);
+    } else if (config_.qk_norm == QkNorm::head) {
+      q_norm_(q, q, exec);
+      k_norm_(k.split(1, dim), k.split(1, dim), exec);
+    }
+    rotate(q, batch.positions, exec);
     rotate(k.split(1, dim), batch.positions, exec);
 
     typename Backend<Exec>::HostScratch lists(exec);
@@ -77,21 +98,22 @@ class Attention final : public Mixer<Exec> {
       }
       sequences(n) = mine;
     }
-    softmax_attention(SoftmaxAttention{q.split(1, dim),
+    softmax_attention(SoftmaxAttention{q,
                                        batch.offsets,
                                        {sequences.data, static_cast<std::size_t>(sequences.shape[0])},
                                        attended.split(1, dim),
                                        true,
-                                       window},
+                                       config_.window},
                       exec);
+    if (config_.output_gate) {
+      const View<float, 2> out_heads(attended.data, {tokens * heads, dim});
+      const View<const float, 2> gates(projected.data + dim, {tokens * heads, dim}, {stride, 1});
+      activate(Activate{gates, out_heads, out_heads, Activation::sigmoid}, exec);
+    }
     o_(attended, out, batch.phase, exec);
   }
 
  private:
-  void normalise(const Norm<Exec>& norm, View<float, 2> x, Exec& exec) const {
-    const Index over = config_.qk_norm == QkNorm::head ? config_.head_dim : x.shape[1];
-    if (norm) norm(x.split(1, over), x.split(1, over), exec);
-  }
   void rotate(View<float, 3> x, View<const Index, 1> positions, Exec& exec) const {
     if (inverse_frequencies_) rope(Rope{x, positions, inverse_frequencies_.view(), x, factor_}, exec);
   }

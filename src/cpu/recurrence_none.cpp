@@ -1,0 +1,41 @@
+// SPDX-License-Identifier: Apache-2.0
+// The recurrences without transition.
+#include "src/cpu/recurrence.hpp"
+
+#undef HWY_TARGET_INCLUDE
+#define HWY_TARGET_INCLUDE "src/cpu/recurrence_none.cpp"
+#include "hwy/foreach_target.h"  // IWYU pragma: keep
+
+#include "src/cpu/recurrence-inl.hpp"
+
+HWY_BEFORE_NAMESPACE();
+namespace ashlar {
+inline namespace v0 {
+namespace kernels {
+namespace HWY_NAMESPACE {
+
+void run_none(const RecurrenceTask& p, std::span<const StateCopy> copies) {
+  if (p.bonus != nullptr) return run_recurrence<Transition::none, true>(p, copies);
+  run_recurrence<Transition::none, false>(p, copies);
+}
+
+}  // namespace HWY_NAMESPACE
+}  // namespace kernels
+}  // namespace v0
+}  // namespace ashlar
+HWY_AFTER_NAMESPACE();
+
+#if HWY_ONCE
+namespace ashlar {
+inline namespace v0 {
+namespace kernels {
+HWY_EXPORT(run_none);
+}  // namespace kernels
+
+void detail::run_none(Isa isa, const kernels::RecurrenceTask& p, std::span<const kernels::StateCopy> copies) {
+  ASHLAR_DISPATCH_ISA(isa, run_none)(p, copies);
+}
+
+}  // namespace v0
+}  // namespace ashlar
+#endif  // HWY_ONCE
