@@ -15,7 +15,7 @@ namespace {
 using kernels::RecurrenceTask;
 using kernels::StateCopy;
 
-constexpr Index kPanel = RecurrentState::kPanel;
+constexpr Index kPanel = RecurrentState::kPanel, kChunk = 64;
 
 // A call, cut into tasks: (sequence, head, part of the panels).
 class Recurrence {
@@ -25,6 +25,9 @@ class Recurrence {
     // A head's panels share the preparation of its blocks; they are spread over the threads when heads are
     // few.
     parts_ = tasks >= 2 * exec.threads() ? 1 : panels();
+    const Index longest = a_.out.shape[0] * a_.substeps;
+    if (a_.form == RecurrenceForm::chunk)
+      chunk_ = std::min(a_.chunk != 0 ? a_.chunk : kChunk, std::max<Index>(1, longest));
   }
 
   Index heads() const { return a_.out.shape[1]; }
@@ -32,6 +35,7 @@ class Recurrence {
   Index panels() const { return (columns() + (a_.normalize ? 1 : 0) + kPanel - 1) / kPanel; }
   Index tasks() const { return a_.offsets.count() * heads() * parts_; }
   Index parts() const { return parts_; }
+  Index chunk() const { return chunk_; }  // 0: the recurrent form
 
   // Where the divisors of the normalised form go, [T, H].
   void set_divisors(View<float, 2> divisors) { divisors_ = divisors; }
@@ -52,6 +56,7 @@ class Recurrence {
     p.columns = parts_ == 1 ? columns() : std::min(kPanel, columns() - from);
     p.ones = a_.normalize && part + 1 == parts_;
     p.scale = a_.scale != 0 ? a_.scale : 1 / std::sqrt(static_cast<float>(p.key_dim));
+    p.chunk = chunk_;
     p.first_column = from, p.update_columns = panels() * kPanel;
     return p;
   }
@@ -118,7 +123,7 @@ class Recurrence {
 
   const LinearRecurrence& a_;
   CpuExec& exec_;
-  Index parts_ = 1;
+  Index parts_ = 1, chunk_ = 0;
   View<float, 2> divisors_;
 };
 

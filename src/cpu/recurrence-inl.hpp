@@ -8,6 +8,7 @@
 #endif
 
 #include "ashlar/kernels/linear_recurrence-inl.hpp"
+#include "ashlar/kernels/recurrence_chunk-inl.hpp"
 
 HWY_BEFORE_NAMESPACE();
 namespace ashlar {
@@ -15,11 +16,17 @@ inline namespace v0 {
 namespace kernels {
 namespace HWY_NAMESPACE {
 
+template <class Policy>
+void run_form(const RecurrenceTask& p, std::span<const StateCopy> copies) {
+  if (p.chunk != 0) return recur<Policy, ChunkForm>(p, copies);
+  recur<Policy, RecurrentForm>(p, copies);
+}
+
 template <Transition transition, bool early>
 void run_recurrence(const RecurrenceTask& p, std::span<const StateCopy> copies) {
-  if (p.gk) return recur<RecurrencePolicy<Decay::vector, transition, early>, RecurrentForm>(p, copies);
-  if (p.g) return recur<RecurrencePolicy<Decay::scalar, transition, early>, RecurrentForm>(p, copies);
-  recur<RecurrencePolicy<Decay::none, transition, early>, RecurrentForm>(p, copies);
+  if (p.gk) return run_form<RecurrencePolicy<Decay::vector, transition, early>>(p, copies);
+  if (p.g) return run_form<RecurrencePolicy<Decay::scalar, transition, early>>(p, copies);
+  run_form<RecurrencePolicy<Decay::none, transition, early>>(p, copies);
 }
 
 }  // namespace HWY_NAMESPACE

@@ -10,13 +10,20 @@
 #define HWY_TARGET_INCLUDE "src/cpu/recurrence_check.cpp"
 #include "hwy/foreach_target.h"  // IWYU pragma: keep
 
-#include "ashlar/kernels/simd-inl.hpp"
+#include "ashlar/kernels/linear_recurrence-inl.hpp"
+#include "ashlar/kernels/recurrence_chunk-inl.hpp"
 
 HWY_BEFORE_NAMESPACE();
 namespace ashlar {
 inline namespace v0 {
 namespace kernels {
 namespace HWY_NAMESPACE {
+
+Index recurrence_scratch(const RecurrenceTask& p) {
+  const Index form =
+      HWY_MAX(recurrent_scratch(p.key_dim), p.chunk == 0 ? 0 : chunk_scratch(p.chunk, p.key_dim));
+  return form + 2 * p.panels() * p.key_dim * kPanel;  // and two states
+}
 
 // Whether all are <= 0 (and none is NaN).
 bool log_decays(const float* g, Index n) {
@@ -41,6 +48,7 @@ namespace ashlar {
 inline namespace v0 {
 namespace kernels {
 HWY_EXPORT(log_decays);
+HWY_EXPORT(recurrence_scratch);
 }  // namespace kernels
 namespace {
 
@@ -140,6 +148,10 @@ void check_states(const LinearRecurrence& a) {
 }
 
 }  // namespace
+
+Index detail::recurrence_scratch(Isa isa, const kernels::RecurrenceTask& p) {
+  return ASHLAR_DISPATCH_ISA(isa, recurrence_scratch)(p);
+}
 
 void detail::check_recurrence(const LinearRecurrence& a, CpuExec& exec) {
   const auto [tokens, heads, dv] = a.out.shape;

@@ -25,7 +25,6 @@ void replay(const RecurrenceTask& p, Index first, Index count, void* state) {
   else
     replay_updates(p, first, count, static_cast<float*>(state));
 }
-Index scratch_size(Index key_dim, Index panels) { return recurrence_scratch(key_dim, panels); }
 
 }  // namespace HWY_NAMESPACE
 }  // namespace kernels
@@ -38,7 +37,6 @@ namespace ashlar {
 inline namespace v0 {
 namespace kernels {
 HWY_EXPORT(replay);
-HWY_EXPORT(scratch_size);
 }  // namespace kernels
 namespace {
 
@@ -52,10 +50,6 @@ constexpr std::uint64_t kVersion = 1;
 static_assert(std::endian::native == std::endian::little, "saved states are little-endian");
 
 }  // namespace
-
-Index detail::recurrence_scratch(Isa isa, const kernels::RecurrenceTask& p) {
-  return ASHLAR_DISPATCH_ISA(isa, scratch_size)(p.key_dim, p.panels());
-}
 
 RecurrentState::RecurrentState(Index heads, Index key_dim, Index value_dim, DType dtype)
     : heads_(heads), key_dim_(key_dim), value_dim_(value_dim), dtype_(dtype) {

@@ -49,11 +49,11 @@ void place_blocks(float* memory, int blocks, Index pitch, RecurrenceBlock<B>* bl
   for (int i = 0; i < blocks; ++i) block[i].scale = memory, memory += pitch;
 }
 
-// How many floats of scratch memory a task takes at most.
-inline Index recurrence_scratch(Index key_dim, Index panels) {
+// How many floats of scratch memory the recurrent form takes at most.
+inline Index recurrent_scratch(Index key_dim) {
   const Index pitch = key_dim <= kSmallPitch - 16 ? kSmallPitch : kLargePitch;
   const Index run = pitch * (4 * kRunTokens + kRunTokens / 2 + 1), step = 8 * hwy::RoundUpTo(key_dim, 16);
-  return HWY_MAX(run, step) + 2 * panels * key_dim * kPanel;
+  return HWY_MAX(run, step);
 }
 
 // Where a step's update goes, for taking it back.
@@ -96,16 +96,23 @@ void step(const RecurrenceTask& p, Index t, T* state, const UpdateRecord& record
     }
 }
 
-// Rows of tokens lie pages apart, where the hardware's prefetchers do not follow.
+// Rows of tokens lie pages apart, where the hardware's prefetchers do not follow. Those that the next run
+// prepares are fetched while this one sweeps, into the second-level cache.
+template <class Policy>
 HWY_INLINE void prefetch_keys(const RecurrenceTask& p, Index t, Index n) {
   for (Index i = t; i < HWY_MIN(t + n, p.tokens * p.substeps); ++i) {
-    prefetch_row(p.k[i], p.key_dim);
-    prefetch_row(p.q[i / p.substeps], p.key_dim);
+    prefetch_row_far(p.k[i], p.key_dim);
+    prefetch_row_far(p.q[i / p.substeps], p.key_dim);
+    if constexpr (Policy::kVector) prefetch_row_far(p.gk[i / p.substeps], p.key_dim);
+    if constexpr (Policy::kLowRank) prefetch_row_far(p.a[i], p.key_dim), prefetch_row_far(p.b[i], p.key_dim);
   }
 }
 HWY_INLINE void prefetch_values(const RecurrenceTask& p, Index t, Index n, Index from) {
-  for (Index i = t; i < HWY_MIN(t + n, p.tokens * p.substeps); ++i)
-    prefetch_row(p.v[i] + from, HWY_MIN(kPanel, p.columns - from));
+  const Index columns = HWY_MIN(kPanel, p.columns - from);
+  for (Index i = t; i < HWY_MIN(t + n, p.tokens * p.substeps); ++i) {
+    prefetch_row(p.v[i] + from, columns);
+    if (p.out != nullptr) prefetch_row(p.out + i / p.substeps * p.out_stride + from, columns);
+  }
 }
 
 // Substeps [t, t + n), n a multiple of the block's tokens and at most kRunTokens.
@@ -118,16 +125,15 @@ void run_blocks(const RecurrenceTask& p, Index t, Index n, float* state) {
   HeldDecay held{1, block[kBlocks - 1].scale + kPitch};
   held.reset(Policy::kVector ? kPitch : 0);
   const int blocks = static_cast<int>(n / B);
-  for (int i = 0; i < blocks; ++i) {
-    prefetch_keys(p, t + (i + 1) * B, B);
+  for (int i = 0; i < blocks; ++i)
     prepare_block<Policy, B, kPitch>(p, t + i * B, i + 1 == blocks, held, block[i]);
-  }
   // The columns of a panel are taken in turns, so that one solution is under way while the next sweep begins.
   constexpr Index kColumns = kSweepColumns<Sweep>;
   HWY_ALIGN float u[2 * B * kPanel], seen[B * kPanel], read[B * kPanel];
   for (Index from = 0; from < p.panels() * kPanel; from += kPanel, state += p.key_dim * kPanel) {
     const Index end = HWY_MIN(kPanel, p.state_columns() - from);
     for (int i = 0; i < blocks; ++i) {
+      if (from == 0) prefetch_keys<Policy>(p, t + n + i * B, B);
       prefetch_values(p, t + (i + 1) * B, B, from);
       SweepRows rows = block[i].reads();
       if (i > 0) {

@@ -56,10 +56,6 @@ struct HeldDecay {
   }
 };
 
-HWY_INLINE FloatVec load_some(FloatTag d, const float* p, Index left) {
-  return left >= kLanes ? hn::LoadU(d, p) : load_n(d, p, left);
-}
-
 // Decays of a block by scalars: w_jl for l <= j, and e_j. Sums between two tokens are taken directly, in f64:
 // a difference of running sums would be NaN after -inf.
 template <int B>

@@ -7,6 +7,8 @@
 #define ASHLAR_KERNELS_RECURRENCE_SWEEP_INL_HPP_
 #endif
 
+#include <type_traits>
+
 #include "ashlar/kernels/linear_recurrence.hpp"
 #include "ashlar/kernels/simd-inl.hpp"
 
@@ -69,10 +71,14 @@ HWY_NOINLINE void sweep(T* HWY_RESTRICT s, Index key_dim, const SweepRows& rows,
   const float *scale = rows.scale, *up_k = rows.update_key, *up_b = rows.update_low;
   const float *key_row = rows.key, *query_row = rows.query;
   const T* next = s + key_dim * (kUpdate ? kPanel + kPanel / 2 : kPanel);
-  for (Index i = 0; i < key_dim; ++i, s += kPanel) {
-    FloatVec row[kVectors];
+  // Some rows of S together: what one of them waits for, another fills.
+  const auto rows_at = [&]<int kRows>(Index i, std::integral_constant<int, kRows>) HWY_ATTR {
+    FloatVec row[kRows][kVectors];
     ASHLAR_UNROLL
-    for (int n = 0; n < kVectors; ++n) row[n] = load(d, s + n * kLanes);
+    for (int r = 0; r < kRows; ++r) {
+      ASHLAR_UNROLL
+      for (int n = 0; n < kVectors; ++n) row[r][n] = load(d, s + r * kPanel + n * kLanes);
+    }
     if constexpr (B == 1) {  // steps wait for memory: fetch half of the panel behind this one in each pass
       prefetch_far(next);
       if constexpr (sizeof(T) == 4) prefetch_far(next + kPanel / 4);
@@ -80,38 +86,55 @@ HWY_NOINLINE void sweep(T* HWY_RESTRICT s, Index key_dim, const SweepRows& rows,
     }
     if constexpr (kUpdate) {
       if constexpr (kScale) {
-        const auto keep = hn::Set(d, scale[i]);
         ASHLAR_UNROLL
-        for (int n = 0; n < kVectors; ++n) row[n] = hn::Mul(row[n], keep);
-      }
-      ASHLAR_UNROLL
-      for (int j = 0; j < B; ++j) {
-        const auto key = hn::Set(d, up_k[j * P + i]);
-        ASHLAR_UNROLL
-        for (int n = 0; n < kVectors; ++n) row[n] = hn::MulAdd(key, update[j][n], row[n]);
-        if constexpr (Shape::kLow) {
-          const auto low_key = hn::Set(d, up_b[j * P + i]);
+        for (int r = 0; r < kRows; ++r) {
+          const auto keep = hn::Set(d, scale[i + r]);
           ASHLAR_UNROLL
-          for (int n = 0; n < kVectors; ++n) row[n] = hn::MulAdd(low_key, low[j][n], row[n]);
+          for (int n = 0; n < kVectors; ++n) row[r][n] = hn::Mul(row[r][n], keep);
         }
       }
       ASHLAR_UNROLL
-      for (int n = 0; n < kVectors; ++n) store(row[n], d, s + n * kLanes);
+      for (int j = 0; j < B; ++j) {
+        ASHLAR_UNROLL
+        for (int r = 0; r < kRows; ++r) {
+          const auto key = hn::Set(d, up_k[j * P + i + r]);
+          ASHLAR_UNROLL
+          for (int n = 0; n < kVectors; ++n) row[r][n] = hn::MulAdd(key, update[j][n], row[r][n]);
+          if constexpr (Shape::kLow) {
+            const auto low_key = hn::Set(d, up_b[j * P + i + r]);
+            ASHLAR_UNROLL
+            for (int n = 0; n < kVectors; ++n) row[r][n] = hn::MulAdd(low_key, low[j][n], row[r][n]);
+          }
+        }
+      }
+      ASHLAR_UNROLL
+      for (int r = 0; r < kRows; ++r) {
+        ASHLAR_UNROLL
+        for (int n = 0; n < kVectors; ++n) store(row[r][n], d, s + r * kPanel + n * kLanes);
+      }
     }
     if constexpr (kRead) {
       ASHLAR_UNROLL
-      for (int j = 0; j < B; ++j) {
-        if constexpr (Shape::kKeys) {
-          const auto key = hn::Set(d, key_row[j * P + i]);
-          ASHLAR_UNROLL
-          for (int n = 0; n < kVectors; ++n) sum_k[j][n] = hn::MulAdd(key, row[n], sum_k[j][n]);
-        }
-        const auto query = hn::Set(d, query_row[j * P + i]);
+      for (int r = 0; r < kRows; ++r) {
         ASHLAR_UNROLL
-        for (int n = 0; n < kVectors; ++n) sum_q[j][n] = hn::MulAdd(query, row[n], sum_q[j][n]);
+        for (int j = 0; j < B; ++j) {
+          if constexpr (Shape::kKeys) {
+            const auto key = hn::Set(d, key_row[j * P + i + r]);
+            ASHLAR_UNROLL
+            for (int n = 0; n < kVectors; ++n) sum_k[j][n] = hn::MulAdd(key, row[r][n], sum_k[j][n]);
+          }
+          const auto query = hn::Set(d, query_row[j * P + i + r]);
+          ASHLAR_UNROLL
+          for (int n = 0; n < kVectors; ++n) sum_q[j][n] = hn::MulAdd(query, row[r][n], sum_q[j][n]);
+        }
       }
     }
-  }
+    s += kRows * kPanel;
+  };
+  constexpr int kRows = B == 1 ? 1 : 2;
+  Index i = 0;
+  for (; i + kRows <= key_dim; i += kRows) rows_at(i, std::integral_constant<int, kRows>());
+  for (; i < key_dim; ++i) rows_at(i, std::integral_constant<int, 1>());
   if constexpr (kRead) {
     ASHLAR_UNROLL
     for (int j = 0; j < B; ++j) {
