@@ -89,12 +89,12 @@ void check_decays(const LinearRecurrence& a, CpuExec& exec) {
 template <int Rank>
 void check_rows(std::string_view what, const View<const float, Rank>& x, Index rows, Index heads,
                 Index width) {
-  std::array<Index, Rank> want{rows, x.shape[1]};
-  if constexpr (Rank == 3) want[2] = width;
-  expect_shape(kOp, what, x, want);
   const Index mine = x.shape[1];
   if (mine == 0 || heads % mine != 0)
     refuse(kOp, what, " has ", mine, " heads, expected a divisor of the ", heads, " of out");
+  std::array<Index, Rank> want{rows, mine};
+  if constexpr (Rank == 3) want[2] = width;
+  expect_shape(kOp, what, x, want);
 }
 
 void check_combination(const LinearRecurrence& a) {

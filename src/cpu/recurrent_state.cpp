@@ -58,7 +58,12 @@ RecurrentState::RecurrentState(Index heads, Index key_dim, Index value_dim, DTyp
            ", expected positive numbers");
   if (dtype != DType::f32 && dtype != DType::bf16)
     refuse(kState, "dtype is ", name(dtype), ", expected f32 or bf16");
-  data_ = Tensor<std::byte, 1>({heads * panels() * panel_bytes()});
+  Index size = panels();
+  if (__builtin_mul_overflow(size, heads, &size) || __builtin_mul_overflow(size, key_dim, &size) ||
+      __builtin_mul_overflow(size, kPanel * bits(dtype) / 8, &size))
+    refuse(kState, "heads, key_dim and value_dim are ", heads, ", ", key_dim, " and ", value_dim,
+           ", whose product overflows");
+  data_ = Tensor<std::byte, 1>({size});
 }
 
 void RecurrentState::import_from(View<const float, 3> s, Index position) {
@@ -92,6 +97,16 @@ void RecurrentState::export_to(View<float, 3> s) const {
           for (Index j = 0; j < columns; ++j)
             row[j] = static_cast<float>(static_cast<const bf16*>(panel(h, p))[i * kPanel + j]);
       }
+}
+
+bool RecurrentState::padding_is_zero() const {
+  const Index width = panel_bytes() / key_dim_, used = (value_dim_ - (panels() - 1) * kPanel) * bits(dtype_) / 8;
+  for (Index h = 0; h < heads_; ++h)
+    for (Index i = 0; i < key_dim_; ++i) {
+      const auto* row = static_cast<const std::byte*>(panel(h, panels() - 1)) + i * width;
+      if (std::any_of(row + used, row + width, [](std::byte x) { return x != std::byte{0}; })) return false;
+    }
+  return true;
 }
 
 void RecurrentState::begin_history(Index position) {
@@ -174,6 +189,7 @@ void RecurrentState::restore(std::span<const std::byte> saved) {
   RecurrentState state(static_cast<Index>(header.heads), static_cast<Index>(header.key_dim),
                        static_cast<Index>(header.value_dim), header.dtype == 1 ? DType::bf16 : DType::f32);
   std::memcpy(state.data_.data(), saved.data() + sizeof header, bytes);
+  if (!state.padding_is_zero()) invalid("there are values behind its ", state.value_dim_, " columns");
   state.keep_updates(history_.keep, history_.substeps);
   state.begin_history(static_cast<Index>(header.position));
   *this = std::move(state);

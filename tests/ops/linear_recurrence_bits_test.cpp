@@ -160,9 +160,12 @@ TEST(LinearRecurrenceRequests, GiveTheStateAfterSoManyTokens) {
             const Index tokens = kAsked[i].tokens;
             EXPECT_EQ(copies[i].position(), start[n].position() + tokens);
             test::expect_zero_padding(copies[i]);
-            if (tokens == 0) EXPECT_TRUE(test::same(copies[i].raw(), start[n].raw()));
-            if (tokens == kRequestOffsets[n + 1] - kRequestOffsets[n])
+            if (tokens == 0) {
+              EXPECT_TRUE(test::same(copies[i].raw(), start[n].raw()));
+            }
+            if (tokens == kRequestOffsets[n + 1] - kRequestOffsets[n]) {
               EXPECT_TRUE(test::same(copies[i].raw(), plain[n].raw()));
+            }
             wants[i].expect_state(copies[i], 1, dtype == DType::f32 ? 1 : test::kBf16);
           }
           if (HasFailure()) return;

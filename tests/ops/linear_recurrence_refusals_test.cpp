@@ -85,7 +85,7 @@ TEST(LinearRecurrenceRefusals, Shapes) {
 TEST(LinearRecurrenceRefusals, HeadsThatDoNotDivide) {
   auto three = [](auto& view) {
     view.shape[1] = 3;
-    view.strides[0] = 0, view.strides[1] = 0;
+    view.strides[0] = 0, view.strides[1] = view.strides.back() = 1;
   };
   EXPECT_EQ(refusal(kGated, [&](Call& c) { three(c.args.q); }),
             "q has 3 heads, expected a divisor of the 4 of out");

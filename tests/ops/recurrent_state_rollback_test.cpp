@@ -53,7 +53,6 @@ void expect_rollbacks(const Variant& v, DType dtype, Index kept, CpuExec& exec) 
       const Index back = std::min(state.kept_tokens(), position);
       state.rollback(back), position -= back;
       ASSERT_TRUE(test::same(state.raw(), before[static_cast<std::size_t>(position)])) << back << " right";
-      position += 0;
       for (Index i = 0; i < back; ++i) step(right, position++, state, exec);
       ASSERT_TRUE(test::same(state.raw(), before[static_cast<std::size_t>(position)])) << "again";
     }
@@ -145,7 +144,9 @@ TEST(RecurrentStateRollback, OfAPrefillIsCloseToAShorterOne) {
               const std::vector<Index> cut = {0, tokens - back, tokens};
               const Expected want(in, cut, std::vector<RecurrentState>(2, start));
               want.expect_state(copy, 0, factor);
-              if (back == tokens) EXPECT_TRUE(test::same(copy.raw(), start.raw())) << "all of it";
+              if (back == tokens) {
+                EXPECT_TRUE(test::same(copy.raw(), start.raw())) << "all of it";
+              }
             }
             if (HasFailure()) return;
           }

@@ -83,6 +83,8 @@ class RecurrentState {
   void begin_history(Index position);
 
  private:
+  bool padding_is_zero() const;
+
   Index heads_ = 0, key_dim_ = 0, value_dim_ = 0, position_ = 0;
   DType dtype_ = DType::f32;
   Tensor<std::byte, 1> data_;
