@@ -93,8 +93,11 @@ void check(const GatedScan& a, CpuExec& exec) {
     if (shape != want)
       refuse(kOp, "states[", n, "] has shape ", to_string(shape), ", expected ", to_string(want));
     if (s->dtype() != DType::f32) refuse(kOp, "states[", n, "] is ", name(s->dtype()), ", expected f32");
-    if (s->history().keep != 0)
-      refuse(kOp, "states[", n, "] keeps updates, expected a state without: copy it to take tokens back");
+    const RecurrentState::History& h = s->history();
+    if (h.keep != 0 && h.count != 0 && !h.whole)
+      refuse(kOp, "states[", n, "] keeps updates of linear_recurrence, expected none or a scan's");
+    if (h.keep != 0 && h.substeps != 1)
+      refuse(kOp, "states[", n, "] keeps updates of ", h.substeps, " substeps a token, expected 1");
   }
   std::atomic<Index> bad{tokens};
   const Index channels = dim;
@@ -119,6 +122,20 @@ void hgrn(const GatedScan& a, CpuExec& exec) {
   const auto [tokens, dim] = a.x.shape;
   const Index sequences = a.offsets.count(), length = tokens, channels = dim;
   trace(exec, kOp, "scan", to_string(a.x.shape), " sequences=", sequences);
+  // The states before the last tokens: the one of before the call, and rows of out.
+  auto each_kept = [&](auto&& f) {
+    for (Index n = 0; n < static_cast<Index>(a.states.size()); ++n) {
+      RecurrentState& s = *a.states[static_cast<std::size_t>(n)];
+      const Index begin = a.offsets.begin(n), end = a.offsets.end(n, length);
+      if (s.history().keep != 0 && begin != end) f(s, begin, end);
+    }
+  };
+  each_kept([](RecurrentState& s, Index begin, Index end) {
+    RecurrentState::History& h = s.history();
+    h.whole = true;
+    if (end - begin >= h.keep) h.count = 0;
+    if (end - begin <= h.keep) s.record(static_cast<const float*>(s.panel(0, 0)));
+  });
   // A block is wide enough to read whole cache lines, and narrow enough to give every worker some.
   constexpr Index kBlock = 64;
   const Index blocks = (channels + kBlock - 1) / kBlock;
@@ -129,6 +146,9 @@ void hgrn(const GatedScan& a, CpuExec& exec) {
       state = static_cast<float*>(a.states[static_cast<std::size_t>(n)]->panel(0, 0)) + first;
     ASHLAR_DISPATCH(exec, scan_channels)
     (a, a.offsets.begin(n), a.offsets.end(n, length), first, std::min(kBlock, channels - first), state);
+  });
+  each_kept([&](RecurrentState& s, Index begin, Index end) {
+    for (Index t = std::max(begin + 1, end - s.history().keep); t < end; ++t) s.record(a.out.at(t - 1));
   });
   for (Index n = 0; n < static_cast<Index>(a.states.size()); ++n)
     a.states[static_cast<std::size_t>(n)]->advance(a.offsets.end(n, length) - a.offsets.begin(n));

@@ -130,6 +130,8 @@ void check_states(const LinearRecurrence& a) {
         refuse(kOp, "states ", other, " and ", n, " are the same, expected one a sequence");
     if (const auto& h = a.states[n]->history(); h.keep != 0 && h.substeps != a.substeps)
       refuse(kOp, "a state keeps updates of ", h.substeps, " substeps a token, expected ", a.substeps);
+    else if (h.whole)
+      refuse(kOp, "a state keeps updates of a scan, expected none or a linear recurrence's");
   }
   for (std::size_t i = 0; i < a.requests.size(); ++i) {
     const StateRequest& r = a.requests[i];

@@ -100,7 +100,8 @@ void RecurrentState::export_to(View<float, 3> s) const {
 }
 
 bool RecurrentState::padding_is_zero() const {
-  const Index width = panel_bytes() / key_dim_, used = (value_dim_ - (panels() - 1) * kPanel) * bits(dtype_) / 8;
+  const Index width = panel_bytes() / key_dim_,
+              used = (value_dim_ - (panels() - 1) * kPanel) * bits(dtype_) / 8;
   for (Index h = 0; h < heads_; ++h)
     for (Index i = 0; i < key_dim_; ++i) {
       const auto* row = static_cast<const std::byte*>(panel(h, panels() - 1)) + i * width;
@@ -111,7 +112,7 @@ bool RecurrentState::padding_is_zero() const {
 
 void RecurrentState::begin_history(Index position) {
   position_ = position;
-  history_.first = history_.count = 0;
+  history_.first = history_.count = 0, history_.whole = false;
   if (history_.keep != 0) std::memcpy(history_.checkpoint.data(), data_.data(), raw().size());
 }
 
@@ -134,12 +135,26 @@ Index RecurrentState::kept_tokens() const {
   return std::min(history_.keep, history_.count / history_.substeps);
 }
 
+void RecurrentState::record(const float* s) {
+  const Index slots = history_.slots();
+  std::copy_n(s, value_dim_, update((history_.first + history_.count) % slots, 0));
+  if (history_.count < slots)
+    ++history_.count;
+  else
+    history_.first = (history_.first + 1) % slots;
+}
+
 void RecurrentState::rollback(Index tokens) {
   if (tokens < 0 || tokens > kept_tokens())
     refuse(kState, tokens, " tokens were to be taken back, expected 0 to ", kept_tokens());
   if (tokens == 0) return;
   history_.count -= tokens * history_.substeps;
   position_ -= tokens;
+  if (history_.whole) {
+    std::copy_n(update((history_.first + history_.count) % history_.slots(), 0), value_dim_,
+                static_cast<float*>(panel(0, 0)));
+    return;
+  }
   std::memcpy(data_.data(), history_.checkpoint.data(), raw().size());
   kernels::RecurrenceTask p;
   p.key_dim = key_dim_, p.columns = value_dim_, p.narrow = dtype_ == DType::bf16;

@@ -70,7 +70,7 @@ void short_conv_part(const ShortConv& a, const float* weights, const float* zero
   for (Index n = first_after(a.offsets, begin, tokens); begin < end; ++n) {
     const Index start = a.offsets.begin(n), stop = std::min(end, a.offsets.end(n, tokens));
     const float* state = a.states.empty() ? zeros : a.states[static_cast<std::size_t>(n)];
-    const Index step = a.states.empty() ? 0 : channels;
+    const Index step = a.states.empty() ? 0 : a.state_stride != 0 ? a.state_stride : channels;
     for (Index c = 0; c < channels; c += kChannels)
       for (Index t = begin; t < stop; ++t) {
         for (Index j = 0; j < width; ++j) {
@@ -120,6 +120,9 @@ void check(const ShortConv& a) {
   if (a.bias) expect_shape("short_conv", "bias", a.bias, {channels});
   a.offsets.check("short_conv", a.x.shape[0]);
   if (a.states.empty()) return;
+  if (a.state_stride != 0 && a.state_stride < channels)
+    refuse("short_conv", "state_stride is ", a.state_stride, ", expected 0 or at least the ", channels,
+           " channels");
   const Index sequences = a.offsets.count();
   if (static_cast<Index>(a.states.size()) != sequences)
     refuse("short_conv", a.states.size(), " states were given, expected one for each of ", sequences,
@@ -129,14 +132,12 @@ void check(const ShortConv& a) {
 }
 
 // The state becomes the last `keep` rows of itself followed by the sequence's tokens [begin, end).
-void advance(float* state, const View<const float, 2>& x, Index begin, Index end, Index keep) {
-  const Index channels = x.shape[1], fresh = std::min(keep, end - begin);
-  if (fresh == 0) return;
-  std::copy(state + fresh * channels, state + keep * channels, state);
-  for (Index i = 0; i < fresh; ++i) {
-    const float* row = x.at(end - fresh + i);
-    std::copy(row, row + channels, state + (keep - fresh + i) * channels);
-  }
+void advance(float* state, Index stride, const View<const float, 2>& x, Index begin, Index end, Index keep) {
+  const Index channels = x.shape[1], old = keep - std::min(keep, end - begin);
+  if (old == keep) return;
+  for (Index i = 0; i < keep; ++i)
+    std::copy_n(i < old ? state + (keep - old + i) * stride : x.at(end - keep + i), channels,
+                state + i * stride);
 }
 
 }  // namespace
@@ -156,10 +157,11 @@ void short_conv(const ShortConv& a, CpuExec& exec) {
     ASHLAR_DISPATCH(exec, short_conv_tokens)(a, weights, zeros, begin, end, rows + worker * width);
   });
   if (a.states.empty()) return;
+  const Index stride = a.state_stride != 0 ? a.state_stride : channels;
   parallel_rows(exec, a.offsets.count(), (width - 1) * channels, [&](Index first, Index last) {
     for (Index n = first; n < last; ++n)
-      advance(a.states[static_cast<std::size_t>(n)], a.x, a.offsets.begin(n), a.offsets.end(n, tokens),
-              width - 1);
+      advance(a.states[static_cast<std::size_t>(n)], stride, a.x, a.offsets.begin(n),
+              a.offsets.end(n, tokens), width - 1);
   });
 }
 

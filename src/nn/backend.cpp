@@ -70,6 +70,16 @@ void Backend<CpuExec>::copy(View<const float, 3> from, View<float, 3> to, CpuExe
   });
 }
 
+void Backend<CpuExec>::move(View<const float, 2> from, View<float, 2> to) {
+  expect_shape("move", "to", to, from.shape);
+  const auto [rows, dim] = from.shape;
+  const bool forwards = to.data <= from.data;
+  for (Index i = 0; i < rows; ++i) {
+    const Index row = forwards ? i : rows - 1 - i;
+    std::memmove(to.at(row), from.at(row), sizeof(float) * static_cast<std::size_t>(dim));
+  }
+}
+
 void Backend<CpuExec>::read(View<const float, 3> from, float* to) {
   const auto [tokens, heads, dim] = from.shape;
   for (Index t = 0; t < tokens; ++t)

@@ -36,6 +36,15 @@ TEST(Allocations, SteadyStateDecodingMakesNone) {
         const long before = allocations_so_far;
         for (int token = 0; token < 20; ++token) decode();
         EXPECT_EQ(allocations_so_far - before, 0) << a.name << " " << name(dtype) << ", threads " << threads;
+
+        for (Cache& cache : caches) cache.keep_updates(3);
+        decode();
+        const long keeping = allocations_so_far;
+        for (int token = 0; token < 10; ++token) {
+          decode(), decode();
+          for (Cache& cache : caches) cache.rollback(1);
+        }
+        EXPECT_EQ(allocations_so_far - keeping, 0) << a.name << ", keeping updates, threads " << threads;
       }
 }
 

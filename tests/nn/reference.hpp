@@ -138,8 +138,8 @@ void check_every_way(Array<2>& x, const Matrix& want, double bound, NewState&& n
                [](Index) { return 0; });
   expect_close(together.view().slice(0, tokens, all),
                View<const float, 2>(out_of_part.view().slice(0, 0, five)), [](Index) { return 0; });
-  auto equal = [](const auto& a, const auto& b) {
-    return a.size() == b.size() && std::equal(a.data(), a.data() + a.size(), b.data());
+  auto equal = [](const InputTail<CpuExec>& a, const InputTail<CpuExec>& b) {
+    return a.size() == b.size() && std::equal(a.view().data, a.view().data + a.size(), b.view().data);
   };
   for (const auto& pair : {std::pair(&alone, &second), std::pair(&part, &third)}) {
     EXPECT_TRUE(equal(pair.first->inputs, pair.second->inputs));

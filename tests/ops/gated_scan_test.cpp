@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 #include "ashlar/ref/gated_scan.hpp"
 
+#include "ashlar/ops/linear_recurrence.hpp"
 #include "tests/support.hpp"
 
 namespace ashlar {
@@ -110,6 +111,57 @@ TEST(Hgrn, WritesOverItsInputAndRunsWithoutStates) {
   test::expect_close(x.view(), p.out.cview(), [](Index) { return 0; });
 }
 
+// Of every number of kept tokens, behind steps and longer pieces.
+TEST(Hgrn, TokensAreTakenBackExactly) {
+  std::mt19937 rng(5);
+  CpuExec exec;
+  for (Index dim : {1, 67, 130})
+    for (Index keep : {1, 3, 8}) {
+      Problem p({40}, dim, rng);
+      auto piece = [&](RecurrentState& state, Index begin, Index end) {
+        RecurrentState* const states[] = {&state};
+        hgrn({p.x.cview().slice(0, begin, end),
+              p.g.cview().slice(0, begin, end),
+              p.out.view().slice(0, begin, end),
+              {},
+              states},
+             exec);
+      };
+      std::vector<RecurrentState> after{p.states[0]};
+      for (Index t = 0; t < 40; ++t) after.push_back(after.back()), piece(after.back(), t, t + 1);
+      RecurrentState state = p.states[0];
+      state.keep_updates(keep);
+      Index at = 0, least = 0;  // the tokens seen, and those that certainly are kept
+      while (at < 40) {
+        const Index length = std::min<Index>(40 - at, static_cast<Index>(rng() % 12));
+        piece(state, at, at + length);
+        at += length, least = std::min(keep, least + length);
+        ASSERT_GE(state.kept_tokens(), least);
+        for (Index back = 0; back <= state.kept_tokens(); ++back) {
+          RecurrentState copy = state;
+          copy.rollback(back);
+          ASSERT_EQ(copy.save(), after[static_cast<std::size_t>(at - back)].save()) << at << " " << back;
+        }
+        EXPECT_NE(test::refusal([&] { state.rollback(state.kept_tokens() + 1); }), "");
+        if (const Index back = static_cast<Index>(rng()) % (least + 1)) {
+          state.rollback(back);
+          at -= back, least -= back;
+        }
+      }
+      // Another recurrence would need the updates.
+      Tensor<float, 3> row({1, 1, dim}), k({1, 1, 1});
+      LinearRecurrence args{k.view(), k.view(), row.view()};
+      RecurrentState* const states[] = {&state};
+      args.out = row.view(), args.states = states;
+      EXPECT_EQ(test::refusal([&] { linear_recurrence(args, exec); }),
+                "linear_recurrence: a state keeps updates of a scan, expected none or a linear recurrence's");
+      state.keep_updates(2);
+      linear_recurrence(args, exec);
+      EXPECT_EQ(test::refusal([&] { piece(state, 0, 1); }),
+                "hgrn: states[0] keeps updates of linear_recurrence, expected none or a scan's");
+    }
+}
+
 TEST(Hgrn, RefusesBadInputBeforeItWrites) {
   std::mt19937 rng(4);
   CpuExec exec;
@@ -136,6 +188,8 @@ TEST(Hgrn, RefusesBadInputBeforeItWrites) {
             "hgrn: states[1] has shape [1, 1, 8], expected [1, 1, 9]");
   EXPECT_EQ(refused([](Problem& p, GatedScan&) { p.states[1] = RecurrentState(1, 1, 9, DType::bf16); }),
             "hgrn: states[1] is bf16, expected f32");
+  EXPECT_EQ(refused([](Problem& p, GatedScan&) { p.states[1].keep_updates(3, 2); }),
+            "hgrn: states[1] keeps updates of 2 substeps a token, expected 1");
 }
 
 }  // namespace

@@ -127,6 +127,29 @@ TEST(ShortConv, IsTheSameHoweverItIsCutOrPacked) {
   }
 }
 
+// States that are columns of a wider array: the same bits, and nothing beside them is touched.
+TEST(ShortConv, StatesMayHaveRowsApart) {
+  std::mt19937 rng(5);
+  for (Index width : {2, 4, 5})
+    for (Index tokens : {1, 2, 9}) {
+      Data d({{0, tokens}, 67, width}, rng);
+      Array<2> wide({width - 1, 67}, 5), out({tokens, 67});
+      for (Index i = 0; i < width - 1; ++i) std::copy_n(d.states[0].data() + i * 67, 67, wide.view().at(i));
+      const auto packed = pointers(d.states);
+      const std::vector<float*> apart{wide.view().data};
+      CpuExec exec;
+      ShortConv args{d.x.cview(), d.weight.cview(), {}, d.out.poison().view()};
+      args.states = packed;
+      short_conv(args, exec);
+      args.out = out.poison().view(), args.states = apart, args.state_stride = wide.view().strides[0];
+      short_conv(args, exec);
+      test::expect_close(out.view(), d.out.cview(), [](Index) { return 0; });
+      test::expect_close(wide.view(), View<const float, 2>(packed[0], {width - 1, 67}),
+                         [](Index) { return 0; });
+      wide.expect_padding_untouched();
+    }
+}
+
 TEST(ShortConv, DoesNotDependOnThreads) {
   std::mt19937 rng(3);
   Data d({{0, 100, 103, 300}, 1100, 4}, rng);
@@ -161,6 +184,9 @@ TEST(ShortConv, RefusesWhatDoesNotFit) {
             "short_conv: 1 states were given, expected one for each of 2 sequences");
   states.push_back(nullptr), args.states = states;
   EXPECT_EQ(test::refusal([&] { short_conv(args, exec); }), "short_conv: states[1] is null");
+  args.state_stride = 7;
+  EXPECT_EQ(test::refusal([&] { short_conv(args, exec); }),
+            "short_conv: state_stride is 7, expected 0 or at least the 8 channels");
   const std::vector<Index> offsets{0, 4};
   args = good, args.offsets = offsets;
   EXPECT_EQ(test::refusal([&] { short_conv(args, exec); }),

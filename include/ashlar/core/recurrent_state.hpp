@@ -58,10 +58,12 @@ class RecurrentState {
   Index panel_bytes() const { return key_dim_ * kPanel * bits(dtype_) / 8; }
 
   // The last updates, for taking tokens back: `count` of the slots from `first` on are in use, oldest first,
-  // and `checkpoint` is S before them. One kind of updates, made on one instruction set.
+  // and `checkpoint` is S before them. One kind of updates, made on one instruction set. Updates of a state
+  // [1, 1, D] that are not of rank 1 (hgrn's): each slot has S before its token instead, and there is no
+  // checkpoint.
   struct History {
     Index keep = 0, substeps = 1, first = 0, count = 0;
-    bool low_rank = false;
+    bool low_rank = false, whole = false;  // whole: slots of S
     Isa isa = Isa::scalar;
     Tensor<std::byte, 1> checkpoint;
     Tensor<float, 1> updates;
@@ -75,6 +77,8 @@ class RecurrentState {
   float* update(Index slot, Index head) {
     return history_.updates.data() + (slot * heads_ + head) * update_size();
   }
+  // Records S [D] before a token, as `whole` slots have it.
+  void record(const float* s);
   void* checkpoint_panel(Index head, Index p) {
     return history_.checkpoint.data() + (head * panels() + p) * panel_bytes();
   }

@@ -25,20 +25,36 @@ DecoderCache<Exec>::DecoderCache(std::vector<LayerState<Exec>> layers, Index cap
   auto mix = [&](Index x) { fingerprint_ = (fingerprint_ ^ static_cast<std::uint64_t>(x)) * 0x100000001b3; };
   mix(static_cast<Index>(layers_.size()));
   for (const LayerState<Exec>& l : layers_)
-    for (Index extent : {l.kv.kv_heads(), l.kv.head_dim(), l.kv.value_dim(), l.inputs.shape()[0],
-                         l.inputs.shape()[1], l.recurrent.heads(), l.recurrent.key_dim(),
-                         l.recurrent.value_dim(), l.mlp_inputs.shape()[0], l.mlp_inputs.shape()[1]})
+    for (Index extent : {l.kv.kv_heads(), l.kv.head_dim(), l.kv.value_dim(), l.inputs.rows(),
+                         l.inputs.channels(), l.recurrent.heads(), l.recurrent.key_dim(),
+                         l.recurrent.value_dim(), l.mlp_inputs.rows(), l.mlp_inputs.channels()})
       mix(extent);
 }
 
 template <class Exec>
 Index DecoderCache<Exec>::bytes() const {
-  Index floats = 0, others = 0;
-  for (const LayerState<Exec>& l : layers_) {
-    floats += l.kv.elements(capacity_) + l.inputs.size() + l.mlp_inputs.size();
-    others += l.recurrent.bytes();
-  }
-  return floats * static_cast<Index>(sizeof(float)) + others;
+  Index n = 0;
+  for (const LayerState<Exec>& l : layers_)
+    n += l.kv.elements(capacity_) * static_cast<Index>(sizeof(float)) + l.inputs.bytes() +
+         l.recurrent.bytes() + l.mlp_inputs.bytes();
+  return n;
+}
+
+template <class Exec>
+void DecoderCache<Exec>::keep_updates(Index tokens) {
+  if (tokens < 0) refuse("keep_updates", "tokens is ", tokens, ", expected 0 or more");
+  keep_ = kept_ = 0;
+  const Index most = std::min(tokens, capacity_);
+  for (LayerState<Exec>& l : layers_) l.keep_updates(most);
+  keep_ = most;
+}
+
+template <class Exec>
+void DecoderCache<Exec>::rollback(Index tokens) {
+  if (tokens < 0 || tokens > kept_)
+    refuse("rollback", tokens, " tokens were to be taken back, expected 0 to ", kept_);
+  for (LayerState<Exec>& l : layers_) l.rollback(tokens);
+  position_ -= tokens, kept_ -= tokens;
 }
 
 template <class Exec>
@@ -61,7 +77,7 @@ std::vector<std::byte> DecoderCache<Exec>::save() const {
   for (const LayerState<Exec>& l : layers_) {
     if (l.kv) l.kv.save(to), to += l.kv.elements(position_);
     for (const auto* inputs : {&l.inputs, &l.mlp_inputs})
-      if (*inputs) Backend<Exec>::read(inputs->view().split(1, inputs->shape()[1]), to), to += inputs->size();
+      if (*inputs) Backend<Exec>::read(inputs->view().split(1, inputs->channels()), to), to += inputs->size();
     if (const auto& r = l.recurrent; r.heads() != 0) {
       r.export_to({to, {r.heads(), r.key_dim(), r.value_dim()}});
       to += r.heads() * r.key_dim() * r.value_dim();
@@ -96,14 +112,16 @@ void DecoderCache<Exec>::restore(std::span<const std::byte> saved) {
   for (LayerState<Exec>& l : layers_) {
     if (l.kv) l.kv.restore(from, position), from += l.kv.elements(position);
     for (auto* inputs : {&l.inputs, &l.mlp_inputs})
-      if (*inputs)
-        Backend<Exec>::write(from, inputs->view().split(1, inputs->shape()[1])), from += inputs->size();
+      if (*inputs) {
+        Backend<Exec>::write(from, inputs->view().split(1, inputs->channels()));
+        inputs->begin_history(), from += inputs->size();
+      }
     if (auto& r = l.recurrent; r.heads() != 0) {
       r.import_from({from, {r.heads(), r.key_dim(), r.value_dim()}}, position);
       from += r.heads() * r.key_dim() * r.value_dim();
     }
   }
-  position_ = position;
+  position_ = position, kept_ = 0;
 }
 
 }  // namespace v0

@@ -21,24 +21,33 @@ class DecoderCache {
   Index capacity() const { return capacity_; }  // tokens that fit
   Index bytes() const;                          // of memory
 
+  // Speculative decoding: from here on up to `tokens` of the last tokens can be taken back. What it costs is
+  // said at RecurrentState; 0: no longer.
+  void keep_updates(Index tokens);
+  Index kept_tokens() const { return kept_; }  // how many can be taken back now
+  // Takes the last `tokens` back: exactly the cache of before they came, whether they were decoded or, up to
+  // the number that is kept, prefilled. Refused: more than kept_tokens().
+  void rollback(Index tokens);
+
   // Little-endian: magic, version, the shapes' fingerprint, position, number of floats; then for each layer
   // the keys and values up to the position, the convolution's inputs and the recurrent state [H, Dk, Dv].
   std::vector<std::byte> save() const;
   // Error("InvalidCache") for anything that save() of a cache of these shapes did not write, or that does not
-  // fit the capacity; the cache is unchanged then.
+  // fit the capacity; the cache is unchanged then. Nothing that came
+  // before can be taken back from a restored cache; it keeps updates if it did before.
   void restore(std::span<const std::byte> saved);
 
   // Of the layers' shapes, the capacity aside: caches of one model have one fingerprint.
   std::uint64_t fingerprint() const { return fingerprint_; }
   LayerState<Exec>& layer(Index i) { return layers_[static_cast<std::size_t>(i)]; }
   // For the model, after a pass through all layers.
-  void advance(Index tokens) { position_ += tokens; }
+  void advance(Index tokens) { position_ += tokens, kept_ = std::min(keep_, kept_ + tokens); }
 
  private:
   Index floats(Index position) const;
 
   std::vector<LayerState<Exec>> layers_;
-  Index capacity_ = 0, position_ = 0;
+  Index capacity_ = 0, position_ = 0, keep_ = 0, kept_ = 0;
   std::uint64_t fingerprint_ = 0;
 };
 

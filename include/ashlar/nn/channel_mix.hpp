@@ -32,9 +32,7 @@ class ChannelMix {
     }
   }
 
-  typename Backend<Exec>::template Array<float, 2> new_inputs() const {
-    return typename Backend<Exec>::template Array<float, 2>({1, c_.hidden});
-  }
+  InputTail<Exec> new_inputs() const { return {1, c_.hidden}; }
 
   // x, out [T, hidden]; `out` may be `x`.
   void operator()(View<const float, 2> x, View<float, 2> out, const SequenceBatch<Exec>& batch,

@@ -25,7 +25,7 @@ class QkvProjection {
         conv_(conv) {}
 
   // LayerState::inputs
-  typename Backend<Exec>::template Array<float, 2> new_inputs() const {
+  InputTail<Exec> new_inputs() const {
     return new_conv_inputs<Exec>(conv_, q_.channels() + k_.channels() + v_.channels());
   }
 

@@ -16,7 +16,7 @@ class ShortConvolution {
 
   ShortConvolution() = default;
   // weight [channels, width], bias [channels] or empty. Several convolutions of one layer keep their inputs
-  // one behind another in its LayerState::inputs: `before` channels of others come first.
+  // side by side in its LayerState::inputs: `before` channels of others come first.
   ShortConvolution(Vector weight, Index channels, Index width, Activation activation = Activation::silu,
                    Vector bias = {}, Index before = 0)
       : weight_(std::move(weight)),
@@ -29,28 +29,25 @@ class ShortConvolution {
   explicit operator bool() const { return static_cast<bool>(weight_); }
   Index channels() const { return channels_; }
   // The last inputs of one sequence, LayerState::inputs.
-  typename Backend<Exec>::template Array<float, 2> new_inputs() const {
-    return typename Backend<Exec>::template Array<float, 2>({width_ - 1, channels_});
-  }
+  InputTail<Exec> new_inputs() const { return {width_ - 1, channels_}; }
 
   // x, out [T, channels], apart from each other.
   void operator()(View<const float, 2> x, View<float, 2> out, const SequenceBatch<Exec>& batch,
                   Exec& exec) const {
-    typename Backend<Exec>::HostScratch scratch(exec);
-    const std::size_t n = batch.states.size();
-    const auto tails = scratch.template get<float*>(n);
-    for (std::size_t i = 0; i < n; ++i) tails(i) = batch.states[i]->inputs.data() + (width_ - 1) * before_;
-    short_conv(ShortConv{x,
-                         {weight_.data(), {channels_, width_}},
-                         bias_.view(),
-                         out,
-                         activation_,
-                         batch.offsets,
-                         {tails.data, n}},
-               exec);
+    if (width_ == 1) return run(x, out, batch.offsets, {}, 0, exec);
+    const InputTails<Exec> tails(batch, &LayerState<Exec>::inputs, x, exec, before_);
+    run(x, out, batch.offsets, tails, tails.stride(), exec);
   }
 
  private:
+  void run(View<const float, 2> x, View<float, 2> out, const Offsets& offsets, std::span<float* const> tails,
+           Index stride, Exec& exec) const {
+    short_conv(
+        ShortConv{
+            x, {weight_.data(), {channels_, width_}}, bias_.view(), out, activation_, offsets, tails, stride},
+        exec);
+  }
+
   Vector weight_, bias_;
   Index channels_ = 0, width_ = 0, before_ = 0;
   Activation activation_ = Activation::silu;
@@ -106,9 +103,8 @@ class ConvolvedLinear {
 
 // LayerState::inputs for convolutions of this many channels together; empty without convolutions.
 template <class Exec>
-typename Backend<Exec>::template Array<float, 2> new_conv_inputs(const ConvConfig& conv, Index channels) {
-  using Array = typename Backend<Exec>::template Array<float, 2>;
-  return conv.width > 1 ? Array({conv.width - 1, channels}) : Array();
+InputTail<Exec> new_conv_inputs(const ConvConfig& conv, Index channels) {
+  return conv.width > 1 ? InputTail<Exec>(conv.width - 1, channels) : InputTail<Exec>();
 }
 
 }  // namespace v0

@@ -13,7 +13,7 @@ inline namespace v0 {
 //   h_t = exp(g_t) h_{t-1} + x_t,  out_t = h_t
 // A state is a RecurrentState(1, 1, D). Refused, before anything is written: shapes that differ, a log decay
 // that is positive or NaN (which, and where), bad offsets, states of another shape, number or type than f32,
-// states that keep updates (a scan's are not of rank 1; copy the state instead). `out` may be `x`. Backward
+// states that keep updates of linear_recurrence or of several substeps. `out` may be `x`. Backward
 // needs g and out.
 template <class T>
 struct GatedScanArgs {

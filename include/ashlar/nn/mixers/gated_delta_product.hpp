@@ -48,6 +48,7 @@ class GatedDeltaProduct final : public Mixer<Exec> {
     LayerState<Exec> state;
     state.inputs = qkv_.new_inputs();
     state.recurrent = typename Backend<Exec>::RecurrentState(c_.value_heads, c_.key_dim, c_.value_dim);
+    state.substeps = c_.substeps;
     return state;
   }
 

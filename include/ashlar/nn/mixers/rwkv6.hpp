@@ -57,7 +57,7 @@ class Rwkv6 final : public Mixer<Exec> {
 
   LayerState<Exec> new_state(Index) const override {
     LayerState<Exec> state;
-    state.inputs = typename Backend<Exec>::template Array<float, 2>({1, c_.hidden});
+    state.inputs = InputTail<Exec>(1, c_.hidden);
     state.recurrent = typename Backend<Exec>::RecurrentState(c_.heads, c_.key_dim, c_.value_dim);
     return state;
   }
