@@ -95,13 +95,15 @@ class InputTails {
     if (static_cast<Index>(n) != batch.offsets.count())
       refuse("InputTails", n, " states were given, expected one for each of ", batch.offsets.count(),
              " sequences");
-    const auto list = scratch_.template get<float*>(n);
     stride_ = (batch.states[0]->*which).channels();
+    for (std::size_t i = 0; i < n; ++i)
+      if (const Index mine = (batch.states[i]->*which).channels();
+          mine != stride_ || first + x.shape[1] > mine)
+        refuse("InputTails", "state ", i, " has ", mine, " channels of last inputs, expected ",
+               std::max(stride_, first + x.shape[1]));
+    const auto list = scratch_.template get<float*>(n);
     for (std::size_t i = 0; i < n; ++i) {
       InputTail<Exec>& tail = batch.states[i]->*which;
-      if (tail.channels() != stride_ || first + x.shape[1] > stride_)
-        refuse("InputTails", "state ", i, " has ", tail.channels(), " channels of last inputs, expected ",
-               std::max(stride_, first + x.shape[1]));
       const Index sequence = static_cast<Index>(i);
       if (advance)
         tail.push(x.slice(0, batch.offsets.begin(sequence), batch.offsets.end(sequence, x.shape[0])), first);
