@@ -100,7 +100,8 @@ void RecurrentState::export_to(View<float, 3> s) const {
 }
 
 bool RecurrentState::padding_is_zero() const {
-  const Index width = panel_bytes() / key_dim_, used = (value_dim_ - (panels() - 1) * kPanel) * bits(dtype_) / 8;
+  const Index width = panel_bytes() / key_dim_,
+              used = (value_dim_ - (panels() - 1) * kPanel) * bits(dtype_) / 8;
   for (Index h = 0; h < heads_; ++h)
     for (Index i = 0; i < key_dim_; ++i) {
       const auto* row = static_cast<const std::byte*>(panel(h, panels() - 1)) + i * width;
