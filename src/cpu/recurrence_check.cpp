@@ -90,11 +90,14 @@ template <int Rank>
 void check_rows(std::string_view what, const View<const float, Rank>& x, Index rows, Index heads,
                 Index width) {
   const Index mine = x.shape[1];
-  if (mine == 0 || heads % mine != 0)
+  auto refuse_heads = [&] {
     refuse(kOp, what, " has ", mine, " heads, expected a divisor of the ", heads, " of out");
+  };
+  if (mine != 0 && heads % mine != 0) refuse_heads();
   std::array<Index, Rank> want{rows, mine};
   if constexpr (Rank == 3) want[2] = width;
   expect_shape(kOp, what, x, want);
+  if (mine == 0) refuse_heads();
 }
 
 void check_combination(const LinearRecurrence& a) {
@@ -157,8 +160,11 @@ Index detail::recurrence_scratch(Isa isa, const kernels::RecurrenceTask& p) {
 
 void detail::check_recurrence(const LinearRecurrence& a, CpuExec& exec) {
   const auto [tokens, heads, dv] = a.out.shape;
-  const Index dk = a.k.shape[2], rows = tokens * std::max<Index>(1, a.substeps);
+  const Index dk = a.k.shape[2];
   check_combination(a);
+  Index rows = 0;
+  if (__builtin_mul_overflow(tokens, a.substeps, &rows))
+    refuse(kOp, "substeps is ", a.substeps, ", expected k of ", tokens, " times as many rows");
   expect_shape(kOp, "out", a.out, a.out.shape);
   if (heads == 0 || dk == 0 || dv == 0)
     refuse(kOp, "k has shape ", to_string(a.k.shape), " and out ", to_string(a.out.shape),

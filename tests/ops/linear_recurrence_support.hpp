@@ -271,9 +271,13 @@ inline void run(LinearRecurrence args, std::span<RecurrentState> states, CpuExec
 
 // Behind Dv the panels are zero.
 inline void expect_zero_padding(const RecurrentState& s) {
-  RecurrentState clean(s.heads(), s.key_dim(), s.value_dim(), s.dtype());
-  clean.import_from(values(s).view());
-  EXPECT_TRUE(same(clean.raw(), s.raw())) << "the panels' padding is not zero";
+  const Index width = RecurrentState::kPanel * bits(s.dtype()) / 8;
+  const Index used = (s.value_dim() - (s.panels() - 1) * RecurrentState::kPanel) * bits(s.dtype()) / 8;
+  for (Index h = 0; h < s.heads(); ++h)
+    for (Index i = 0; i < s.key_dim(); ++i) {
+      const auto* row = static_cast<const std::byte*>(s.panel(h, s.panels() - 1)) + i * width;
+      for (Index at = used; at < width; ++at) ASSERT_EQ(row[at], std::byte{0}) << "behind the columns";
+    }
 }
 
 }  // namespace ashlar::test
