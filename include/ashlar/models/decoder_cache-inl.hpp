@@ -10,7 +10,7 @@ inline namespace v0 {
 namespace detail {
 
 inline constexpr std::uint64_t kCacheMagic = 0x564b72616c687361;  // "ashlarKV"
-inline constexpr std::uint64_t kCacheVersion = 1;
+inline constexpr std::uint64_t kCacheVersion = 2;
 
 struct CacheHeader {
   std::uint64_t magic, version, fingerprint, position, floats;
