@@ -4,6 +4,7 @@
 #include <algorithm>
 #include <cmath>
 #include <cstring>
+#include <string>
 
 #include "src/cpu/recurrence.hpp"
 #include "src/cpu/rows.hpp"
@@ -15,7 +16,11 @@ namespace {
 using kernels::RecurrenceTask;
 using kernels::StateCopy;
 
-constexpr Index kPanel = RecurrentState::kPanel, kChunk = 64;
+constexpr Index kPanel = RecurrentState::kPanel;
+// The rule for the form, measured (docs/numerics-and-determinism.md): up to 256 key channels the recurrent
+// form is faster on every instruction set, or as fast; from 512 on, where a panel of the state leaves the
+// near caches, the chunk form is.
+constexpr Index kChunkKeyDim = 512, kChunk = 32;
 
 // A call, cut into tasks: (sequence, head, part of the panels).
 class Recurrence {
@@ -25,9 +30,10 @@ class Recurrence {
     // A head's panels share the preparation of its blocks; they are spread over the threads when heads are
     // few.
     parts_ = tasks >= 2 * exec.threads() ? 1 : panels();
-    const Index longest = a_.out.shape[0] * a_.substeps;
-    if (a_.form == RecurrenceForm::chunk)
-      chunk_ = std::min(a_.chunk != 0 ? a_.chunk : kChunk, std::max<Index>(1, longest));
+    const bool chunks = a_.form == RecurrenceForm::chunk ||
+                        (a_.form == RecurrenceForm::automatic && a_.k.shape[2] >= kChunkKeyDim);
+    const Index rows = std::max<Index>(1, a_.out.shape[0] * a_.substeps);
+    if (chunks) chunk_ = std::min(a_.chunk != 0 ? a_.chunk : kChunk, rows);
   }
 
   Index heads() const { return a_.out.shape[1]; }
@@ -36,6 +42,15 @@ class Recurrence {
   Index tasks() const { return a_.offsets.count() * heads() * parts_; }
   Index parts() const { return parts_; }
   Index chunk() const { return chunk_; }  // 0: the recurrent form
+
+  // For the trace: what runs, and why not the other form.
+  std::string form() const {
+    if (a_.out.shape[0] <= a_.offsets.count()) return "step (one token a sequence)";
+    const std::string why = a_.form == RecurrenceForm::automatic
+                                ? concat(" (chunks pay from ", kChunkKeyDim, " key channels on)")
+                                : " (asked for)";
+    return chunk_ == 0 ? concat("recurrent", why) : concat("chunks of ", chunk_, why);
+  }
 
   // Where the divisors of the normalised form go, [T, H].
   void set_divisors(View<float, 2> divisors) { divisors_ = divisors; }
@@ -155,15 +170,16 @@ void linear_recurrence(const LinearRecurrence& a, CpuExec& exec) {
   detail::check_recurrence(a, exec);
   Recurrence recurrence(a, exec);
   const Index tokens = a.out.shape[0], sequences = a.offsets.count(), heads = recurrence.heads();
-  trace(exec, "linear_recurrence", tokens <= sequences ? "step" : "recurrent", "k", to_string(a.k.shape),
-        " out", to_string(a.out.shape), " sequences=", sequences,
-        a.g    ? " decay"
-        : a.gk ? " decay=channels"
-               : "",
-        a.beta ? " delta"
-        : a.a  ? " low-rank"
-               : "",
-        a.bonus ? " bonus" : "");
+  if (exec.verbose())
+    trace(exec, "linear_recurrence", recurrence.form(), "k", to_string(a.k.shape), " out",
+          to_string(a.out.shape), " sequences=", sequences,
+          a.g    ? " decay"
+          : a.gk ? " decay=channels"
+                 : "",
+          a.beta ? " delta"
+          : a.a  ? " low-rank"
+                 : "",
+          a.bonus ? " bonus" : "");
 
   CpuScratch scratch(exec);
   const auto requests = sorted(a.requests, scratch);

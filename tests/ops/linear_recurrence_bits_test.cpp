@@ -68,6 +68,25 @@ TEST(LinearRecurrenceBits, ThreadsAndBatchMatesChangeNothing) {
     }
 }
 
+// The recurrent form works in runs of 32 rows of k, which leave the state itself.
+TEST(LinearRecurrenceBits, ACutBetweenRunsChangesNothing) {
+  CpuExec exec;
+  for (const Variant& v : test::variants({1, 2})) {
+    SCOPED_TRACE(testing::Message() << v);
+    Inputs in({101, 4, 24, 100, 2, 2, 4, 4}, v, 2, 1), other(in);
+    LinearRecurrence args = in.args();
+    std::vector<RecurrentState> whole = states_of(in, 1), cut = whole;
+    in.out.poison();
+    test::run(args, whole, exec);
+    args.out = other.out.view();
+    other.out.poison();
+    for (const auto& [from, to] : {std::pair<Index, Index>(0, 32), {32, 96}, {96, 101}})
+      test::run(test::tokens_of(args, from, to), cut, exec);
+    EXPECT_TRUE(test::same(in.out, other.out));
+    expect_same(cut, whole);
+  }
+}
+
 // Decode: many sequences of one token, and single sequences among them that have none.
 TEST(LinearRecurrenceBits, StepsInABatchAreStepsAlone) {
   const std::vector<Index> offsets = {0, 1, 1, 2, 3, 4, 4, 5, 6, 7, 8, 9, 10, 11};

@@ -10,9 +10,9 @@
 namespace ashlar {
 inline namespace v0 {
 
-// How the tokens of a call are worked through. The forms agree but for rounding; `automatic` takes the one
-// that was measured to be faster for the shape (docs/numerics-and-determinism.md), the same for every batch
-// and thread count.
+// How the tokens of a call are worked through. The forms agree but for rounding. `automatic`: one token of a
+// sequence is a step, more are recurrent below 512 key channels, and chunks of 32 from there on, as measured
+// (docs/numerics-and-determinism.md); the same for every batch and number of threads.
 enum class RecurrenceForm : std::uint8_t { automatic, recurrent, chunk };
 
 // Asks for a copy of a sequence's state after the first `tokens` of its tokens in this call, for a prefix
@@ -43,9 +43,10 @@ struct StateRequest {
 // 7, Peng et al., 2024, 2025; Gated DeltaNet, Yang, Kautz and Hatamizadeh, 2024; DeltaProduct, Siems et al.,
 // 2025; KDA, Kimi Team, 2025. Sums are f32, log decays are summed in f64, no exponential of a positive number
 // is formed. Refused, before anything is written: shapes that differ, heads that do not divide, both g and
-// gk, beta with a and b, a bonus with a transition, a log decay that is positive or NaN (which, and where),
-// bad offsets, states of another shape, type or number, requests outside their sequence. `out` must not
-// overlap the inputs. Backward needs the inputs and the states at chunk borders.
+// gk, beta with a or b, a without b, a bonus or normalize with a transition or with each other, a log decay
+// that is positive or NaN (which, and where), bad offsets, states of another shape or number or given twice,
+// states that keep updates of other substeps, requests outside their sequence. `out` must not overlap the
+// inputs. Backward needs the inputs and the states at chunk borders.
 template <class T>
 struct LinearRecurrenceArgs {
   View<const T, 3> q;     // [T, H', Dk]
@@ -66,7 +67,7 @@ struct LinearRecurrenceArgs {
   T normalizer_eps = T(1e-10);
   std::span<const StateRequest> requests;
   RecurrenceForm form = RecurrenceForm::automatic;
-  Index chunk = 0;  // tokens a chunk of the chunk form; 0: the measured best
+  Index chunk = 0;  // rows of k a chunk of the chunk form; 0: the measured best
 };
 using LinearRecurrence = LinearRecurrenceArgs<float>;
 

@@ -24,10 +24,12 @@ struct Rwkv7Config {
 
 // RWKV-7, time mixing (Peng et al., 2025), with x_n = x + mu_n (x' - x) for n = r, w, k, v, a, g and the
 // token x' before:
-//   r, k, v = W_r x_r, W_k x_k, W_v x_v;  v <- v + sigmoid(low_rank(x_v)) (v_first - v) behind the first
-//   layer decay = -e^(-1/2) sigmoid(low_rank(x_w));  eta = sigmoid(low_rank(x_a));  gate = low_rank(x_g) kk =
-//   l2norm(k k_k);  k <- k (1 + (eta - 1) k_a) S_t = (diag(exp(decay_t)) - (kk_t eta_t) kk_t^T) S_{t-1} + k_t
-//   v_t^T;  o_t = S_t^T r_t out = W_o ((group_norm(o) + (sum r k r_k) v) gate)
+//   r, k, v = W_r x_r, W_k x_k, W_v x_v
+//   v <- v + sigmoid(low_rank(x_v)) (v_first - v)                      behind the first layer
+//   decay = -e^(-1/2) sigmoid(low_rank(x_w)),  eta = sigmoid(low_rank(x_a)),  gate = low_rank(x_g)
+//   kk = l2norm(k k_k),  k <- k (1 + (eta - 1) k_a)
+//   S_t = (diag(exp(decay_t)) - (kk_t eta_t) kk_t^T) S_{t-1} + k_t v_t^T,  o_t = S_t^T r_t
+//   out = W_o ((group_norm(o) + (sum r k r_k) v) gate)
 // The token before a sequence's first is LayerState::inputs, v_first SequenceBatch::shared [T, heads
 // value_dim]. Keys are those of flash-linear-attention, also of its first version, which has the mu in one
 // tensor x_x.
