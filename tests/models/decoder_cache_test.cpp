@@ -71,7 +71,7 @@ TEST_P(EachCache, RefusesBytesThatItDidNotSave) {
   };
   EXPECT_EQ(refused({}), "saved cache: 0 bytes are too few, expected a header of 40");
   EXPECT_EQ(refused(changed(0)), "saved cache: it does not begin as a saved cache does");
-  EXPECT_EQ(refused(changed(8)), "saved cache: its version is 64, expected 1");
+  EXPECT_EQ(refused(changed(8)), "saved cache: its version is 67, expected 2");
   EXPECT_EQ(refused(changed(16)), "saved cache: it is of a model with other shapes");
   EXPECT_EQ(refused(changed(24)), "saved cache: it holds 76 tokens, this cache has room for 24");
   EXPECT_EQ(refused(changed(31)).find("saved cache: it holds "), 0u);  // 2^62 tokens
