@@ -91,7 +91,7 @@ TEST_P(EachCache, RefusesBytesThatItDidNotSave) {
 
 TEST_P(EachCache, RefusesWhatAnotherModelSaved) {
   for (const Architecture& a : {kLlama, kOlmo3, kOlmoHybrid}) {
-    if (a.name == GetParam().name) continue;
+    if (std::string_view(a.name) == GetParam().name) continue;
     Cache other = random_model(a, exec_)->new_cache(24);
     EXPECT_EQ(refusal([&] { other.restore(cache_.save()); }),
               "saved cache: it is of a model with other shapes");

@@ -51,7 +51,9 @@ TEST(HybridCheckpoint, ExpertsMayBeFused) {
     fused.tensors[experts + "down_proj"] = joined(down, {6, 28, 18});
   }
   const Logits want = logits_of(kQwen3Next.config, usual);
-  EXPECT_EQ(logits_of(kQwen3Next.config, fused), want);
+  // gate and up are one product then, which Eigen (not oneDNN) sums in another order: within the roundings of
+  // the 28 channels through 4 layers of norms.
+  EXPECT_LE(error(logits_of(kQwen3Next.config, fused), want), 4 * 28 * kEps);
   // Mixtral's names.
   KeptParameters numbered = usual;
   for (const auto& [from, to] : {std::pair("gate_proj", "w1"), {"up_proj", "w3"}, {"down_proj", "w2"}}) {
