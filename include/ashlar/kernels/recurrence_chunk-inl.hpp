@@ -47,8 +47,7 @@ struct Chunk {
   ChunkMatrix key_t, low_t;                            // [Dk, rows] K and B, decayed to the chunk's end
   ChunkMatrix key_key, key_low, query_key, query_low;  // P, lower triangles; zeros above
   ChunkMatrix near_key, near_low;                      // [kSubChunk, Dk] of the sub-chunk under way
-  ChunkMatrix v, seen, out;                            // [rows, kPanel]
-  ChunkMatrix y;                                       // [rows, kPanel]
+  ChunkMatrix v, seen, out, y;                         // [rows, kPanel]
   float *decay, *near_decay;  // [Dk] of the whole chunk, and since the sub-chunk's start
 
   static Index pitch(Index n) { return static_cast<Index>(hwy::RoundUpTo(static_cast<std::size_t>(n), 16)); }
@@ -71,8 +70,7 @@ struct Chunk {
     take_matrices({&key_key, &key_low, &query_key, &query_low}, max_rows, max_rows);
     take_matrices({&near_key, &near_low}, kSubChunk, key_dim);
     take_matrices({&v, &seen, &out, &y}, max_rows, kPanel);
-    take(decay, pitch(key_dim));
-    take(near_decay, pitch(key_dim));
+    take(decay, pitch(key_dim)), take(near_decay, pitch(key_dim));
     return taken;
   }
 };
@@ -384,11 +382,10 @@ struct ChunkForm {
     Chunk c;
     float* const rest = p.scratch + c.place(p.scratch, n, p.key_dim);
     c.t = t, c.rows = n;
-    if constexpr (Policy::kVector) {
+    if constexpr (Policy::kVector)
       prepare_vector_chunk<Policy>(p, c);
-    } else {
+    else
       prepare_scalar_chunk<Policy>(p, c, reinterpret_cast<double*>(rest), rest + 2 * Chunk::pitch(n));
-    }
     for (Index from = 0; from < p.panels() * kPanel; from += kPanel, state += p.key_dim * kPanel)
       solve_chunk<Policy>(p, c, from, state);
   }
