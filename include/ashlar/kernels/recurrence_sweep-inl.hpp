@@ -70,7 +70,9 @@ HWY_NOINLINE void sweep(T* HWY_RESTRICT s, Index key_dim, const SweepRows& rows,
   }
   const float *scale = rows.scale, *up_k = rows.update_key, *up_b = rows.update_low;
   const float *key_row = rows.key, *query_row = rows.query;
-  const T* next = s + key_dim * (kUpdate ? kPanel + kPanel / 2 : kPanel);
+  // Steps wait for memory: the panel behind this one is fetched meanwhile, a quarter with the reads.
+  constexpr Index kLine = 64 / sizeof(T), kLines = kPanel / kLine, kReadLines = 1;
+  const T* next = s + key_dim * (kUpdate ? kPanel + kReadLines * kLine : kPanel);
   // Some rows of S together: what one of them waits for, another fills.
   const auto rows_at = [&]<int kRows>(Index i, std::integral_constant<int, kRows>) HWY_ATTR {
     FloatVec row[kRows][kVectors];
@@ -79,10 +81,10 @@ HWY_NOINLINE void sweep(T* HWY_RESTRICT s, Index key_dim, const SweepRows& rows,
       ASHLAR_UNROLL
       for (int n = 0; n < kVectors; ++n) row[r][n] = load(d, s + r * kPanel + n * kLanes);
     }
-    if constexpr (B == 1) {  // steps wait for memory: fetch half of the panel behind this one in each pass
-      prefetch_far(next);
-      if constexpr (sizeof(T) == 4) prefetch_far(next + kPanel / 4);
-      next += kPanel / 2;
+    if constexpr (B == 1) {
+      ASHLAR_UNROLL
+      for (Index n = kUpdate ? kReadLines : 0; n < (kUpdate ? kLines : kReadLines); ++n, next += kLine)
+        hwy::Prefetch(next);
     }
     if constexpr (kUpdate) {
       if constexpr (kScale) {
