@@ -40,7 +40,7 @@ void attention(benchmark::State& state, Index sequences, Index queries, Index ke
         {view(caches[static_cast<std::size_t>(2 * n)]), view(caches[static_cast<std::size_t>(2 * n + 1)])});
   }
   SoftmaxAttention args{q.view(), offsets, kv, out.view()};
-  args.window = window;
+  args.pattern = AttentionPattern::causal_window(window);
   for (auto _ : state) softmax_attention(args, exec);
   const double pairs = visible_pairs(queries, keys, window) * static_cast<double>(sequences * heads);
   const double bytes =

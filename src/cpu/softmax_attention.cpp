@@ -4,6 +4,7 @@
 #include <cmath>
 #include <limits>
 
+#include "ashlar/ref/softmax_attention.hpp"
 #include "src/cpu/dispatch.hpp"
 
 #undef HWY_TARGET_INCLUDE
@@ -39,15 +40,12 @@ namespace {
 constexpr std::string_view kOp = "softmax_attention";
 constexpr Index kEverything = Index{1} << 30;  // keys are counted in 32 bits inside
 
-void check(const SoftmaxAttention& a) {
+template <class Kv, class Q>
+void check(const SoftmaxAttentionArgs<float, Kv, Q>& a) {
   const auto [tokens, heads, dim] = a.q.shape;
   expect_shape(kOp, "q", a.q, a.q.shape);
   a.offsets.check(kOp, tokens);
-  if (heads == 0 || dim == 0)
-    refuse(kOp, "q has shape ", to_string(a.q.shape), ", expected heads and channels");
-  if (a.window < 0) refuse(kOp, "window is ", a.window, ", expected 0 (none) or more");
-  if (a.window > 0 && !a.causal)
-    refuse(kOp, "window is ", a.window, " without causal, expected causal attention");
+  if (heads == 0) refuse(kOp, "q has shape ", to_string(a.q.shape), ", expected heads");
   if (static_cast<Index>(a.sequences.size()) != a.offsets.count())
     refuse(kOp, "there are keys and values of ", a.sequences.size(), " sequences, expected ",
            a.offsets.count());
@@ -57,29 +55,52 @@ void check(const SoftmaxAttention& a) {
     refuse(kOp, "q has ", heads, " heads, expected a multiple of the ", kv_heads, " of k");
   expect_shape(kOp, "out", a.out, {tokens, heads, value_dim});
   for (Index n = 0; n < a.offsets.count(); ++n) {
-    const auto& [k, v] = a.sequences[static_cast<std::size_t>(n)];
-    const Index keys = k.shape[0], queries = a.offsets.end(n, tokens) - a.offsets.begin(n);
-    expect_shape(kOp, "k", k, {keys, kv_heads, dim});
-    expect_shape(kOp, "v", v, {keys, kv_heads, value_dim});
-    if (keys >= kEverything) refuse(kOp, "a sequence has ", keys, " keys, expected fewer than 2^30");
-    if (a.causal && queries > keys)
-      refuse(kOp, "sequence ", n, " has ", queries, " queries and ", keys,
+    const auto& kv = a.sequences[static_cast<std::size_t>(n)];
+    const Index rows = kv.k.shape[0], queries = a.offsets.end(n, tokens) - a.offsets.begin(n);
+    expect_shape(kOp, "k", kv.k, {rows, kv_heads, dim});
+    expect_shape(kOp, "v", kv.v, {rows, kv_heads, value_dim});
+    a.pattern.check(kOp, heads, kv.end());
+    if (a.pattern.causal && queries > kv.end())
+      refuse(kOp, "sequence ", n, " has ", queries, " queries and ", kv.end(),
              " keys, expected as many keys when causal");
   }
 }
 
+bool plain(const SoftmaxAttention& a) {
+  const AttentionPattern& p = a.pattern;
+  for (const KeyValue& kv : a.sequences)
+    if (kv.start != 0 || kv.length >= 0 || kv.ring || kv.page != 0) return false;
+  return p.right < 0 && (p.left < 0 || p.causal) && p.causal_block == 0 && p.prefix == 0 && p.chunk == 0 &&
+         p.dilation == 1 && !p.blocks && !p.extended() && a.score.soft_cap == 0 && !a.score.alibi &&
+         !a.score.relative && !a.score.bias && !a.score.sinks &&
+         a.normalizer == AttentionNormalizer::softmax && a.top_k == 0 && !a.lse && !a.entropy &&
+         a.q.shape[2] > 0;
+}
+
 }  // namespace
+
+void softmax_attention(const SoftmaxAttentionArgs<float, bf16>& a, CpuExec&) {
+  check(a);
+  ref::softmax_attention(a);
+}
+void softmax_attention(const SoftmaxAttentionArgs<float, bf16, bf16>& a, CpuExec&) {
+  check(a);
+  ref::softmax_attention(a);
+}
+void merge_attention(const MergeAttention& a, CpuExec&) { ref::merge_attention(a); }
 
 void softmax_attention(const SoftmaxAttention& a, CpuExec& exec) {
   check(a);
+  if (!plain(a)) return ref::softmax_attention(a);
   const Index tokens = a.q.shape[0], heads = a.q.shape[1], dim = a.q.shape[2];
   if (tokens == 0) return;
   const Index kv_heads = a.sequences[0].k.shape[1], value_dim = a.sequences[0].v.shape[2],
               group = heads / kv_heads;
   const Index queries_a_tile = kernels::AttentionTile::queries_a_tile(group);
-  const Index left = a.window > 0 ? a.window - 1 : kEverything, right = a.causal ? 0 : kEverything;
+  const Index left = a.pattern.left >= 0 ? a.pattern.left : kEverything,
+              right = a.pattern.causal ? 0 : kEverything;
   trace(exec, kOp, "tiled online softmax", "q", to_string(a.q.shape), " kv_heads=", kv_heads,
-        " sequences=", a.sequences.size(), a.causal ? " causal" : " full", " window=", a.window);
+        " sequences=", a.sequences.size(), a.pattern.causal ? " causal" : " full");
 
   // Tiles of a sequence start at row begin / queries_a_tile + n: room for one partial tile each.
   const Index sequences = a.offsets.count();
@@ -103,7 +124,8 @@ void softmax_attention(const SoftmaxAttention& a, CpuExec& exec) {
     kernels::AttentionTile tile{};
     tile.first = (slot - tiles_before(n)) * queries_a_tile;
     if (tile.first >= queries) return;
-    const auto& [k, v] = a.sequences[static_cast<std::size_t>(n)];
+    const auto& k = a.sequences[static_cast<std::size_t>(n)].k;
+    const auto& v = a.sequences[static_cast<std::size_t>(n)].v;
     tile.q = a.q.at(t, head * group), tile.k = k.at(0, head), tile.v = v.at(0, head);
     tile.out = a.out.at(t, head * group);
     tile.q_stride = a.q.strides[0], tile.q_head = a.q.strides[1];
@@ -112,7 +134,7 @@ void softmax_attention(const SoftmaxAttention& a, CpuExec& exec) {
     tile.queries = std::min(queries_a_tile, queries - tile.first), tile.group = group;
     tile.keys = k.shape[0], tile.position = tile.keys - queries;
     tile.dim = dim, tile.value_dim = value_dim;
-    tile.scale = a.scale != 0 ? a.scale : 1 / std::sqrt(static_cast<float>(dim));
+    tile.scale = a.score.scale != 0 ? a.score.scale : 1 / std::sqrt(static_cast<float>(dim));
     tile.scratch = work.at(worker);
     ASHLAR_DISPATCH(exec, run_band)(tile, left, right);
   });

@@ -34,15 +34,17 @@ TEST(SoftmaxAttention, MatchesTheEquation) {
       Array<3> out({s.queries, s.heads, s.value_dim});
       q.normal(rng, sharp), k.normal(rng), v.normal(rng);
       Tensor<double, 3> want({s.queries, s.heads, s.value_dim});
+      AttentionPattern pattern = AttentionPattern::causal_window(s.window);
+      pattern.causal = s.causal;
       const KeyValueArgs<double> exact{k.exact(), v.exact()};
-      ref::softmax_attention<double>({q.exact(), {}, {&exact, 1}, want.view(), s.causal, s.window});
+      ref::softmax_attention<double>({q.exact(), {}, {&exact, 1}, want.view(), pattern});
       const KeyValue kv{k.cview(), v.cview()};
       // A score is a sum of dim products: its error moves a probability by that much, relatively.
       const double score = sharp * 4 * std::sqrt(static_cast<double>(s.dim));
       const double bound = test::kEps * (8 + 2 * score) * std::max(1.0, test::largest(v.cview()));
       for (CpuExec& exec : test::contexts()) {
         out.poison();
-        softmax_attention({q.cview(), {}, {&kv, 1}, out.view(), s.causal, s.window}, exec);
+        softmax_attention({q.cview(), {}, {&kv, 1}, out.view(), pattern}, exec);
         test::expect_close(out.view(), want.view(), [&](Index) { return bound; });
         out.expect_padding_untouched();
       }
@@ -64,15 +66,15 @@ TEST(SoftmaxAttention, PackedAndThreadedEqualsAlone) {
   Tensor<float, 3> packed({230, 4, 40}), alone({230, 4, 40});
   CpuExec one({1}), three({3});
   for (const Index window : {0, 20}) {
-    softmax_attention({q.cview(), offsets, sequences, packed.view(), true, window}, three);
+    softmax_attention({q.cview(), offsets, sequences, packed.view(), AttentionPattern::causal_window(window)},
+                      three);
     for (std::size_t n = 0; n < keys.size(); ++n) {
       const Index from = offsets[n], to = offsets[n + 1];
       softmax_attention({q.cview().slice(0, from, to),
                          {},
                          {&sequences[n], 1},
                          alone.view().slice(0, from, to),
-                         true,
-                         window},
+                         AttentionPattern::causal_window(window)},
                         one);
     }
     test::expect_close(packed.view(), View<const float, 3>(alone.view()), [](Index) { return 0; });
@@ -86,8 +88,8 @@ TEST(SoftmaxAttention, WindowOfTheWholeLengthIsNone) {
   const KeyValue kv{k.cview(), v.cview()};
   Tensor<float, 3> none({150, 2, 16}), whole({150, 2, 16});
   CpuExec exec;
-  softmax_attention({q.cview(), {}, {&kv, 1}, none.view()}, exec);
-  softmax_attention({q.cview(), {}, {&kv, 1}, whole.view(), true, 150}, exec);
+  softmax_attention({q.cview(), {}, {&kv, 1}, none.view(), {.causal = true}}, exec);
+  softmax_attention({q.cview(), {}, {&kv, 1}, whole.view(), AttentionPattern::causal_window(150)}, exec);
   test::expect_close(whole.view(), View<const float, 3>(none.view()), [](Index) { return 0; });
 }
 
@@ -97,11 +99,11 @@ TEST(SoftmaxAttention, RefusesBadInput) {
   const KeyValue kv{k.cview(), v.cview()};
   const KeyValue few{k.cview().slice(0, 0, 3).slice(1, 0, 1), v.cview().slice(0, 0, 3).slice(1, 0, 1)};
   EXPECT_EQ(test::refusal([&] {
-              softmax_attention({q.cview(), {}, {&kv, 1}, out.view()}, exec);
+              softmax_attention({q.cview(), {}, {&kv, 1}, out.view(), {.causal = true}}, exec);
             }),
             "softmax_attention: q has 3 heads, expected a multiple of the 2 of k");
   EXPECT_EQ(test::refusal([&] {
-              softmax_attention({q.cview(), {}, {&few, 1}, out.view()}, exec);
+              softmax_attention({q.cview(), {}, {&few, 1}, out.view(), {.causal = true}}, exec);
             }),
             "softmax_attention: sequence 0 has 4 queries and 3 keys, expected as many keys when causal");
   EXPECT_EQ(test::refusal([&] {
@@ -109,9 +111,9 @@ TEST(SoftmaxAttention, RefusesBadInput) {
             }),
             "softmax_attention: there are keys and values of 0 sequences, expected 1");
   EXPECT_EQ(test::refusal([&] {
-              softmax_attention({q.cview(), {}, {&few, 1}, out.view(), false, 3}, exec);
+              softmax_attention({q.cview(), {}, {&few, 1}, out.view(), {.prefix = 3}}, exec);
             }),
-            "softmax_attention: window is 3 without causal, expected causal attention");
+            "softmax_attention: causal_block and prefix are given without causal, which they widen");
 }
 
 }  // namespace

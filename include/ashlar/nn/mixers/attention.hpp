@@ -102,8 +102,7 @@ class Attention final : public Mixer<Exec> {
                                        batch.offsets,
                                        {sequences.data, static_cast<std::size_t>(sequences.shape[0])},
                                        attended.split(1, dim),
-                                       true,
-                                       config_.window},
+                                       AttentionPattern::causal_window(config_.window)},
                       exec);
     if (config_.output_gate) {
       const View<float, 2> out_heads(attended.data, {tokens * heads, dim});

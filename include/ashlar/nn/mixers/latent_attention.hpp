@@ -137,9 +137,8 @@ class LatentAttention final : public Mixer<Exec> {
                                        offsets,
                                        {sequences.data, static_cast<std::size_t>(sequences.shape[0])},
                                        out,
-                                       true,
-                                       0,
-                                       c_.scale},
+                                       {.causal = true},
+                                       {.scale = c_.scale}},
                       exec);
   }
   // out[:, h, :] = x[:, h, :] W_h^T for each head, at once.
