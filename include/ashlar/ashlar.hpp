@@ -12,6 +12,8 @@
 #include "ashlar/core/tensor.hpp"
 #include "ashlar/core/view.hpp"
 #include "ashlar/ops/activation.hpp"
+#include "ashlar/ops/attention_pattern.hpp"
+#include "ashlar/ops/attention_score.hpp"
 #include "ashlar/ops/decay_gate.hpp"
 #include "ashlar/ops/dense.hpp"
 #include "ashlar/ops/embedding.hpp"

@@ -79,14 +79,13 @@ bool plain(const SoftmaxAttention& a) {
 
 }  // namespace
 
-void softmax_attention(const SoftmaxAttentionArgs<float, bf16>& a, CpuExec&) {
+template <class Kv, class Q>
+void softmax_attention(const SoftmaxAttentionArgs<float, Kv, Q>& a, CpuExec&) {
   check(a);
   ref::softmax_attention(a);
 }
-void softmax_attention(const SoftmaxAttentionArgs<float, bf16, bf16>& a, CpuExec&) {
-  check(a);
-  ref::softmax_attention(a);
-}
+template void softmax_attention(const SoftmaxAttentionArgs<float, bf16>&, CpuExec&);
+template void softmax_attention(const SoftmaxAttentionArgs<float, bf16, bf16>&, CpuExec&);
 void merge_attention(const MergeAttention& a, CpuExec&) { ref::merge_attention(a); }
 
 void softmax_attention(const SoftmaxAttention& a, CpuExec& exec) {

@@ -37,7 +37,7 @@ TEST(SoftmaxAttention, MatchesTheEquation) {
       AttentionPattern pattern = AttentionPattern::causal_window(s.window);
       pattern.causal = s.causal;
       const KeyValueArgs<double> exact{k.exact(), v.exact()};
-      ref::softmax_attention<double>({q.exact(), {}, {&exact, 1}, want.view(), pattern});
+      ref::softmax_attention(SoftmaxAttentionArgs<double>{q.exact(), {}, {&exact, 1}, want.view(), pattern});
       const KeyValue kv{k.cview(), v.cview()};
       // A score is a sum of dim products: its error moves a probability by that much, relatively.
       const double score = sharp * 4 * std::sqrt(static_cast<double>(s.dim));

@@ -69,8 +69,9 @@ struct SoftmaxAttentionArgs {
 using SoftmaxAttention = SoftmaxAttentionArgs<float>;
 
 void softmax_attention(const SoftmaxAttention& args, CpuExec& exec);
-void softmax_attention(const SoftmaxAttentionArgs<float, bf16>& args, CpuExec& exec);
-void softmax_attention(const SoftmaxAttentionArgs<float, bf16, bf16>& args, CpuExec& exec);
+// Keys and values, and queries, of bf16.
+template <class Kv, class Q>
+void softmax_attention(const SoftmaxAttentionArgs<float, Kv, Q>& args, CpuExec& exec);
 
 // Attention to two disjoint sets of keys made into attention to both, from their outputs and log-sum-exps:
 //   lse = ln(e^lse_a + e^lse_b),  out = e^(lse_a - lse) a + e^(lse_b - lse) b
