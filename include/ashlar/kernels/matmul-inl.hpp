@@ -165,6 +165,20 @@ HWY_INLINE void transpose_4_rows(const float* from, Index stride, Index rows, In
     for (Index i = 0; i < 4; ++i) to[c * pitch + i] = i < rows ? from[i * stride + c] : 0;
 }
 
+// Whether all of x [rows, columns] is finite.
+template <class T>
+HWY_INLINE bool all_finite(const T* x, Index stride, Index rows, Index columns) {
+  const FloatTag d;
+  constexpr Index kLanes = static_cast<Index>(HWY_LANES(float));
+  auto zeros = hn::Zero(d);  // unless something is not
+  for (Index r = 0; r < rows; ++r, x += stride) {
+    Index c = 0;
+    for (; c + kLanes <= columns; c += kLanes) zeros = hn::MulAdd(load(d, x + c), hn::Zero(d), zeros);
+    if (c < columns) zeros = hn::MulAdd(load_n(d, x + c, columns - c), hn::Zero(d), zeros);
+  }
+  return sum(d, zeros) == 0;
+}
+
 // to [rows, pitch] = from [rows, columns] * scale, zeros behind `columns`.
 template <class T>
 HWY_INLINE void copy_scaled(const T* from, Index stride, Index rows, Index columns, float scale, float* to,

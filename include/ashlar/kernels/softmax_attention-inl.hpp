@@ -40,7 +40,7 @@ class TileAttention {
     visit([&](Index begin, Index count) {
       const bool few = a_.rows <= AttentionTile::kFewRows;
       if (!few) load_keys(begin, count);
-      const Values values = load_values(begin, count);
+      Values values = load_values(begin, count);
       for (Index row = 0; row < a_.rows; row += few ? a_.rows : kStripRows)
         attend_strip(row, few ? a_.rows : HWY_MIN(kStripRows, a_.rows - row), begin, count, values);
     });
@@ -53,6 +53,7 @@ class TileAttention {
     const float* rows;  // null: in place, as stored
     const Kv* stored;
     Index pitch;
+    bool checked = false, finite = true;
   };
 
   const Kv* key_row(Index j) const {
@@ -147,22 +148,22 @@ class TileAttention {
     if (rows == 1) dot_4_keys<1>(q, a_.q_pitch, k, stride, keys, t_.dim, s, kKeys);
   }
 
-  // The strip's scores with a block, those that its rows do not see as -inf. False: it sees none.
-  bool score_strip(Index row, Index rows, Index begin, Index count, KeyRange& columns) {
+  // The strip's scores with a block, those that its rows do not see as -inf.
+  BlockUse score_strip(Index row, Index rows, Index begin, Index count, KeyRange& columns) {
     const Index first = t_.row(row).position, last = t_.row(row + rows - 1).position;
     const BlockUse use = pattern_.use(t_.head, t_.group, first, last, begin, begin + count);
-    if (use == BlockUse::absent) return false;
+    if (use == BlockUse::absent) return use;
     const KeyRange range = pattern_.keys(first, last);
     columns = {HWY_MAX(range.begin - begin, 0), HWY_MIN(range.end - begin, count)};
-    if (columns.begin >= columns.end) return false;
+    if (columns.begin >= columns.end) return BlockUse::absent;
     // Whole vectors of the columns that some row sees; the others are masked.
     const Index low = columns.begin / kLanes * kLanes, high = hwy::RoundUpTo(columns.end, kLanes);
     float* s = a_.scores + row * kKeys;
     multiply_keys(row, rows, begin, count, low, high, s);
     const bool full = use == BlockUse::full && count == kKeys;
-    if (std::is_same_v<Score, PlainScore> && full) return true;
+    if (std::is_same_v<Score, PlainScore> && full) return use;
     for (Index r = 0; r < rows; ++r) score_row(t_.row(row + r), begin, count, full, s + r * kKeys);
-    return true;
+    return use;
   }
   void score_row(const AttentionRow& row, Index begin, Index count, bool full, float* s) const {
     const FloatTag d;
@@ -179,18 +180,32 @@ class TileAttention {
     }
   }
 
-  void attend_strip(Index row, Index rows, Index begin, Index count, const Values& values) {
+  void attend_strip(Index row, Index rows, Index begin, Index count, Values& values) {
     KeyRange c;
-    if (!score_strip(row, rows, begin, count, c)) return;
+    const BlockUse use = score_strip(row, rows, begin, count, c);
+    if (use == BlockUse::absent) return;
     for (Index r = row; r < row + rows; ++r) normalize_row(t_, a_, r);
-    const float* p = a_.scores + row * kKeys + c.begin;
-    float* out = a_.out + row * a_.v_pitch;
-    const Index at = c.begin * values.pitch, depth = c.end - c.begin;
     if (values.rows != nullptr)
-      multiply_rows<true>(rows, p, kKeys, values.rows + at, values.pitch, depth, out, a_.v_pitch, a_.v_pitch);
+      multiply_values(use, row, rows, c, count, values.rows, values);
     else
-      multiply_rows<true>(rows, p, kKeys, values.stored + at, values.pitch, depth, out, a_.v_pitch,
-                          a_.v_pitch);
+      multiply_values(use, row, rows, c, count, values.stored, values);
+  }
+  // O += P V for the columns that some row sees. A key that is hidden from a row has the probability 0 there,
+  // which hides its values too, unless they are not finite: then such keys are left out one by one.
+  template <class T>
+  void multiply_values(BlockUse use, Index row, Index rows, KeyRange c, Index count, const T* v,
+                       Values& values) {
+    float *p = a_.scores + row * kKeys, *out = a_.out + row * a_.v_pitch;
+    if (use == BlockUse::partial && !values.checked)
+      values.finite = all_finite(v, values.pitch, count, t_.value_dim), values.checked = true;
+    if (values.finite || use == BlockUse::full)
+      return multiply_rows<true>(rows, p + c.begin, kKeys, v + c.begin * values.pitch, values.pitch,
+                                 c.end - c.begin, out, a_.v_pitch, a_.v_pitch);
+    for (Index r = 0; r < rows; ++r)
+      for (Index j = c.begin; j < c.end; ++j)
+        if (p[r * kKeys + j] != 0)
+          multiply_rows<true>(1, p + r * kKeys + j, kKeys, v + j * values.pitch, values.pitch, 1,
+                              out + r * a_.v_pitch, a_.v_pitch, a_.v_pitch);
   }
 
   // The least score that stays of each row of a strip: its top_k-th largest.
@@ -200,7 +215,7 @@ class TileAttention {
     visit([&](Index begin, Index count) {
       if (a_.rows > AttentionTile::kFewRows) load_keys(begin, count);
       KeyRange c;
-      if (!score_strip(row, rows, begin, count, c)) return;
+      if (score_strip(row, rows, begin, count, c) == BlockUse::absent) return;
       for (Index r = 0; r < rows; ++r)
         copy_row(a_.scores + (row + r) * kKeys + c.begin, c.end - c.begin,
                  a_.all + r * pitch + begin + c.begin - t_.rows.start);
