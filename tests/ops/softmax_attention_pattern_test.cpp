@@ -71,7 +71,7 @@ TEST(SoftmaxAttentionPattern, CrossAttention) {
 
 // Few queries with many keys: parts of the keys.
 TEST(SoftmaxAttentionPattern, FewQueriesManyKeys) {
-  for (const Index queries : {1, 2, 5})
+  for (const Index queries : {1, 5})
     for (const Heads& heads : {Heads{1, 1, 16, 16}, {4, 1, 16, 8}, {8, 2, 20, 20}, {16, 1, 24, 16, true}})
       for (const PatternCase& c : {PatternCase{"full"},
                                    {"causal", {.causal = true}},
@@ -79,7 +79,7 @@ TEST(SoftmaxAttentionPattern, FewQueriesManyKeys) {
                                    {"blocks", {}, 64},
                                    {"strided", {.causal = true, .left = 40, .strided = 33}}}) {
         Problem p({{queries, 4500}, {queries, 30}, {queries, 1027}}, heads, 11);
-        p.set(c).request(true, queries == 2);
+        p.set(c).request(true, queries == 5);
         SCOPED_TRACE(testing::Message() << c.name << ": " << p);
         p.expect();
         if (HasFatalFailure()) return;
@@ -149,7 +149,7 @@ TEST(SoftmaxAttentionPattern, NaNStaysWithTheQueriesThatSeeIt) {
     for (CpuExec& exec : test::contexts()) {
       p.run(exec);
       for (Index i = 0; i < 70; ++i)
-        EXPECT_EQ(std::isnan(p.out.view()(i, 0, 0)), p.args.pattern.visible(0, i, 40))
+        ASSERT_EQ(std::isnan(p.out.view()(i, 0, 0)), p.args.pattern.visible(0, i, 40))
             << c.name << ": query " << i << " on " << name(exec.isa());
     }
   }
