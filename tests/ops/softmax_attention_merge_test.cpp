@@ -178,7 +178,9 @@ TEST(SoftmaxAttentionBits, ThreadsChangeNone) {
   for (const PatternCase& pattern : kFew)
     for (const ScoreCase& score : kScores) {
       Problem p(kPacked, kHeads[count % std::size(kHeads)], count);
-      p.set(pattern).set(kNormalizers[count % 5]).set(score);
+      p.set(pattern)
+          .set(score.sinks ? AttentionNormalizer::softmax_plus_one : kNormalizers[count % 5])
+          .set(score);
       p.args.top_k = count % 4 == 3 ? 10 : 0;
       SCOPED_TRACE(testing::Message() << pattern.name << ", " << score.name << ": " << p);
       CpuExec one({1});
@@ -200,7 +202,9 @@ TEST(SoftmaxAttentionBits, BatchMatesChangeNone) {
   for (const PatternCase& pattern : kFew)
     for (const ScoreCase& score : kScores) {
       Problem p(kPacked, kHeads[count % std::size(kHeads)], count);
-      p.set(pattern).set(kNormalizers[count % 5]).set(score);
+      p.set(pattern)
+          .set(score.sinks ? AttentionNormalizer::softmax_plus_one : kNormalizers[count % 5])
+          .set(score);
       p.args.top_k = count % 4 == 3 ? 10 : 0;
       SCOPED_TRACE(testing::Message() << pattern.name << ", " << score.name << ": " << p);
       CpuExec exec({3}), one({1});
@@ -248,6 +252,7 @@ TEST(SoftmaxAttentionBits, RequestsChangeNothing) {
 
 // Patterns that mean the same.
 TEST(SoftmaxAttentionBits, EqualPatternsAreNear) {
+  constexpr Index kFar = Index{1} << 32;  // 0 where 32 bits count
   const std::pair<PatternCase, PatternCase> pairs[] = {
       {{"", {.causal = true}}, {"", {.right = 0}}},
       {{"", {.causal = true}}, {"", {.causal = true, .causal_block = 1}}},
@@ -256,9 +261,17 @@ TEST(SoftmaxAttentionBits, EqualPatternsAreNear) {
       {{""}, {"", {.causal = true, .causal_block = 1000}}},
       {{""}, {"", {.chunk = 1000}}},
       {{""}, {"", {.left = 0, .strided = 1}}},
+      {{""}, {"", {.left = kFar, .right = kFar}}},
+      {{"", {.causal = true}}, {"", {.causal = true, .left = kFar, .chunk = kFar}}},
+      {{""}, {"", {.causal = true, .causal_block = kFar}}},
+      {{""}, {"", {.causal = true, .prefix = kFar}}},
+      {{"", {.left = 0, .right = 0}}, {"", {.dilation = kFar}}},
+      {{"", {.left = 0, .right = 0}}, {"", {.left = 0, .right = 0, .strided = kFar}}},
+      {{"", {.left = 0, .right = 0}}, {"", {.left = kFar, .dilation = 1 << 30}}},
       {{"", {.dilation = 7}}, {"", {.strided = 7}}},
       {{"", {.causal = true, .left = 0, .strided = 4}}, {"", {.causal = true, .dilation = 4}}}};
   for (const auto& pair : pairs) {
+    SCOPED_TRACE(testing::Message() << "pair " << &pair - pairs);
     Problem a({{90, 150}, {1, 70}}, {4, 2, 24, 24}, 3), b({{90, 150}, {1, 70}}, {4, 2, 24, 24}, 3);
     a.set(pair.first).request(true, true), b.set(pair.second).request(true, true);
     CpuExec exec;

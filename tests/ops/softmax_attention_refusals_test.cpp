@@ -100,7 +100,7 @@ TEST(SoftmaxAttentionRefusals, Sequences) {
 // Queries before the first position have no place in these.
 TEST(SoftmaxAttentionRefusals, MoreQueriesThanPositions) {
   const std::string_view want =
-      "sequence 0 has 3 queries and 2 keys, expected as many keys where positions matter";
+      "sequence 0 has 3 queries and 2 keys, expected as many keys where positions count";
   auto with = [](auto change) {
     return refusal([&](Call& c) {
       c.sequences[0] = c.keys(100, 2);
@@ -188,80 +188,96 @@ TEST(SoftmaxAttentionRefusals, Scores) {
       c.args.score.relative = c.p.relative.emplace(std::array{heads, distances}).cview();
     });
   };
-  EXPECT_EQ(relative(2, 5), "relative has shape [2, 5], expected 1 or the 4 heads of q");
-  EXPECT_EQ(relative(4, 6), "relative has shape [4, 6], expected an odd number of distances");
-  EXPECT_EQ(relative(4, 0), "relative has shape [4, 0], expected an odd number of distances");
+  EXPECT_EQ(relative(2, 5),
+            "relative has shape [2, 5], expected 1 or 4 heads and an odd number of distances");
+  EXPECT_EQ(relative(4, 6),
+            "relative has shape [4, 6], expected 1 or 4 heads and an odd number of distances");
+  EXPECT_EQ(relative(4, 0),
+            "relative has shape [4, 0], expected 1 or 4 heads and an odd number of distances");
   auto bias = [](std::array<Index, 4> shape) {
     return refusal([&](Call& c) { c.args.score.bias = c.p.bias.emplace(shape).cview(); });
   };
-  const std::string expected = ", expected [2, 4, 3, 9] or 1 on an axis that is broadcast";
+  const std::string expected = ", expected [2, 4, 3, 9], or 1 where it is the same";
   EXPECT_EQ(bias({3, 4, 3, 9}), "bias has shape [3, 4, 3, 9]" + expected);
   EXPECT_EQ(bias({1, 2, 3, 9}), "bias has shape [1, 2, 3, 9]" + expected);
   EXPECT_EQ(bias({1, 4, 2, 9}), "bias has shape [1, 4, 2, 9]" + expected);
   EXPECT_EQ(bias({2, 1, 3, 8}), "bias has shape [2, 1, 3, 8]" + expected);
-  EXPECT_EQ(bias({2, 0, 3, 9}), "bias has shape [2, 0, 3, 9]" + expected);
+  EXPECT_EQ(refusal([&](Call& c) {
+              c.args.score.bias = c.p.bias.emplace(std::array<Index, 4>{2, 4, 3, 9}).cview().slice(1, 0, 0);
+            }),
+            "bias has shape [2, 0, 3, 9]" + expected);
 }
 
 TEST(SoftmaxAttentionRefusals, Requests) {
   EXPECT_EQ(refusal([](Call& c) { c.args.top_k = -1; }), "top_k is -1, expected 0 (all) or more");
   for (const AttentionNormalizer n : test::kNormalizers) {
     if (test::is_softmax(n)) continue;
-    EXPECT_EQ(refusal([&](Call& c) { c.args.normalizer = n, c.args.lse = c.p.lse.view(); }),
-              "lse was asked for, which only a softmax has");
-    EXPECT_EQ(refusal([&](Call& c) { c.args.normalizer = n, c.args.entropy = c.p.entropy.view(); }),
-              "entropy was asked for, which only a softmax has");
+    const std::string_view want = "lse or entropy is asked of a normaliser that is not a softmax";
+    EXPECT_EQ(refusal([&](Call& c) { c.args.normalizer = n, c.args.lse = c.p.lse.view(); }), want);
+    EXPECT_EQ(refusal([&](Call& c) { c.args.normalizer = n, c.args.entropy = c.p.entropy.view(); }), want);
+    EXPECT_EQ(refusal([&](Call& c) {
+                c.args.normalizer = n;
+                c.args.score.sinks = c.p.sinks.emplace(std::array<Index, 1>{4}).cview();
+              }),
+              "sinks are given with a normaliser that is not a softmax");
   }
 }
 
 TEST(SoftmaxAttentionRefusals, KeysThatAreNotThere) {
   EXPECT_EQ(refusal([](Call& c) { c.sequences[0].start = -1; }),
-            "sequence 0 starts at -1, expected 0 or more");
+            "sequence 0 has the positions -1 to 8, expected 0 or more that do not decrease");
   EXPECT_EQ(refusal([](Call& c) { c.sequences[1].start = 4, c.sequences[1].length = 2; }),
-            "sequence 1 starts at 4 and ends at 2, expected an end behind the start");
+            "sequence 1 has the positions 4 to 2, expected 0 or more that do not decrease");
   EXPECT_EQ(refusal([](Call& c) { c.sequences[1].length = 7; }),
-            "sequence 1 has positions 0 to 7 in 6 rows, expected no more than rows");
+            "sequence 1 has 7 positions from 0 on in 6 rows, expected as many rows");
   EXPECT_EQ(refusal([](Call& c) { c.sequences[1].start = 3, c.sequences[1].length = 10; }),
-            "sequence 1 has positions 3 to 10 in 6 rows, expected no more than rows");
+            "sequence 1 has 7 positions from 3 on in 6 rows, expected as many rows");
   EXPECT_EQ(refusal([](Call& c) { c.sequences[0].ring = true, c.sequences[0].length = 20; }),
-            "sequence 0 has positions 0 to 20 in 9 rows, expected no more than rows");
+            "sequence 0 has 20 positions from 0 on in 9 rows, expected as many rows");
   EXPECT_EQ(refusal([](Call& c) {  // the first of 3 queries sees back to position 20 - 3 - 7
               c.args.pattern = AttentionPattern::causal_window(8);
               c.sequences[0].ring = true, c.sequences[0].start = 10, c.sequences[0].length = 20;
             }),
-            "sequence 0 has positions 10 to 20 in 9 rows, expected no more than rows");
+            "sequence 0 has 10 positions from 10 on in 9 rows, expected as many rows");
+  EXPECT_EQ(refusal([](Call& c) { c.sequences[0].start = (Index{1} << 30) - 9; }),
+            "a sequence has 1073741824 positions, expected fewer than 2^30");
 }
 
 TEST(SoftmaxAttentionRefusals, Pages) {
   EXPECT_EQ(refusal([](Call& c) {
               c.paged({1, 7});
             }),
-            "sequence 0 has 2 pages of 4 positions, expected 3 for positions 0 to 9");
+            "sequence 0 has 2 pages of 4 rows, expected the 3 of 9 positions");
   EXPECT_EQ(refusal([](Call& c) { c.paged({}); }),
-            "sequence 0 has 0 pages of 4 positions, expected 3 for positions 0 to 9");
+            "sequence 0 has 0 pages of 4 rows, expected the 3 of 9 positions");
   EXPECT_EQ(refusal([](Call& c) {
               c.paged({1, 8, 0});
             }),
-            "page 1 of sequence 0 is 8, expected less than the 8 of k");
+            "sequence 0 has page 8 at 1, outside of the 8 of the pool");
   EXPECT_EQ(refusal([](Call& c) {
               c.paged({1, 2, -1});
             }),
-            "page 2 of sequence 0 is -1, expected less than the 8 of k");
+            "sequence 0 has page -1 at 2, outside of the 8 of the pool");
+  EXPECT_EQ(refusal([](Call& c) {
+              c.paged({1, Index{1} << 62, 0});
+            }),
+            "sequence 0 has page 4611686018427387904 at 1, outside of the 8 of the pool");
   EXPECT_EQ(refusal([](Call& c) {
               c.paged({1, 2, 3}).page = -4;
             }),
-            "sequence 0 has pages of -4 positions, expected 0 (none) or more");
+            "sequence 0 has pages of -4 rows, expected 1 or more");
   EXPECT_EQ(refusal([](Call& c) {
               c.paged({1, 2, 3}).page = 0;
             }),
-            "sequence 0 has a table of 3 pages and no page size");
+            "sequence 0 has 3 pages of 0 rows, expected 1 or more");
   EXPECT_EQ(refusal([](Call& c) {
               c.paged({1, 2, 3}).ring = true;
             }),
-            "sequence 0 is both a ring and paged, expected one");
+            "sequence 0 is both a ring and paged, expected one of them");
   EXPECT_EQ(refusal([](Call& c) {
               c.paged({1, 2, 3}).length = -1;
             }),
-            "sequence 0 is paged and has no length");
+            "sequence 0 has 3 pages of 4 rows, expected the 8 of 32 positions");
 }
 
 TEST(SoftmaxAttentionRefusals, OfBf16Too) {
@@ -286,7 +302,7 @@ TEST(MergeAttentionRefusals, Shapes) {
   EXPECT_EQ(with([](MergeAttention& m) { m.b = m.b.slice(0, 0, 2); }),
             "merge_attention: b has shape [2, 2, 8], expected [3, 2, 8]");
   EXPECT_EQ(with([](MergeAttention& m) { m.out = m.out.slice(2, 0, 7); }),
-            "merge_attention: out has shape [3, 2, 7], expected [3, 2, 8]");
+            "merge_attention: a has shape [3, 2, 8], expected [3, 2, 7]");
   EXPECT_EQ(with([](MergeAttention& m) { m.lse_a = m.lse_a.slice(1, 0, 1); }),
             "merge_attention: lse_a has shape [3, 1], expected [3, 2]");
   EXPECT_EQ(with([](MergeAttention& m) { m.lse_b = m.lse_b.slice(0, 0, 2); }),
