@@ -66,8 +66,9 @@ TEST(SoftmaxAttentionPattern, FewQueriesManyKeys) {
                                    {"causal", {.causal = true}},
                                    {"window", {.causal = true, .left = 2000}},
                                    {"blocks", {}, 64},
+                                   {"blocks by head", {.causal = true}, 16, true},
                                    {"strided", {.causal = true, .left = 40, .strided = 33}}}) {
-        Problem p({{queries, 4500}, {queries, 30}, {queries, 1027}}, heads, 11);
+        Problem p({{queries, 4500}, {queries, 30}, {queries, 2051}}, heads, 11);
         p.set(c).request(true, queries == 5);
         SCOPED_TRACE(testing::Message() << c.name << ": " << p);
         p.expect();
