@@ -31,9 +31,11 @@ struct LatentAttentionConfig {
 
 // Multi-head latent attention (DeepSeek-V2, 2024): a token's keys and values are functions of a short latent
 // c, beside a part r for rotation that all heads share; only c and r are remembered.
-//   q = W_q x, or W_qb norm(W_qa x), for each head a part u and a part for rotation;  c, r = W_kva x;  c <-
-//   norm(c) k_h = [U_h c, rope(r)], v_h = V_h c, with U_h and V_h from W_kvb;  o_h = softmax(scale q_h k_h^T)
-//   v_h out = W_o o, or W_o (o sigmoid(W_g x)) with an output gate
+//   q = W_q x, or W_qb norm(W_qa x), for each head a part u and a part for rotation
+//   c, r = W_kva x;  c <- norm(c)
+//   k_h = [U_h c, rope(r)], v_h = V_h c, with U_h and V_h from W_kvb
+//   o_h = softmax(scale q_h k_h^T) v_h
+//   out = W_o o, or W_o (o sigmoid(W_g x)) with an output gate
 // Prefill forms k and v. Decode reads the remembered [c, r] themselves, for all heads once: it takes
 // U_h^T u as query and V_h of what the softmax makes of c, which is the same but for rounding.
 // Keys: q_proj, or q_a_proj, q_a_layernorm, q_b_proj; kv_a_proj_with_mqa, kv_a_layernorm, kv_b_proj [H (nope
