@@ -15,13 +15,6 @@ const Value* present(const Value& config, std::string_view key) {
   return v == nullptr || v->is_null() ? nullptr : v;
 }
 
-double positive_number(const Value& rope, std::string_view key) {
-  const double x = rope.get_number(key);
-  if (!(x > 0) || !std::isfinite(x))
-    throw Error("InvalidConfig", concat("config: \"", key, "\" is ", x, ", expected a positive number"));
-  return x;
-}
-
 // "rope_parameters" for this layer type, or "rope_scaling"; null when there is none.
 const Value* rope_dictionary(const Value& config, std::string_view layer_type) {
   const Value* parameters = present(config, "rope_parameters");
@@ -121,6 +114,17 @@ Index positive(const Value& config, std::string_view key, Index otherwise) {
   return present(config, key) != nullptr ? positive(config, key) : otherwise;
 }
 
+double positive_number(const Value& config, std::string_view key) {
+  const double x = config.get_number(key);
+  if (!(x > 0) || !std::isfinite(x))
+    throw Error("InvalidConfig", concat("config: \"", key, "\" is ", x, ", expected a positive number"));
+  return x;
+}
+
+double positive_number(const Value& config, std::string_view key, double otherwise) {
+  return present(config, key) != nullptr ? positive_number(config, key) : otherwise;
+}
+
 DecoderConfig DecoderConfig::from(const Value& config, Index max_positions, Index intermediate,
                                   Index head_dim) {
   if (const Value* q = present(config, "quantization_config"))
@@ -168,6 +172,27 @@ std::vector<std::string> layer_types(const Value& config, Index layers,
     types.push_back(*type.string());
   }
   return types;
+}
+
+std::vector<std::string> window_layer_types(const Value& config, Index layers, Index period) {
+  if (present(config, "layer_types") != nullptr)
+    return layer_types(config, layers, {"sliding_attention", "full_attention"}, "");
+  std::vector<std::string> types;
+  for (Index i = 0; i < layers; ++i)
+    types.push_back((i + 1) % period == 0 ? "full_attention" : "sliding_attention");
+  return types;
+}
+
+// Of equal names the first is found.
+Value text_part(const Value& config) {
+  const Value* text = present(config, "text_config");
+  if (text == nullptr) return config;
+  if (text->object() == nullptr) throw Error("InvalidConfig", "config: \"text_config\" is not an object");
+  Value::Object members;
+  for (const char* key : {"tie_word_embeddings", "quantization_config"})
+    if (const Value* outer = present(config, key)) members.emplace_back(key, *outer);
+  members.insert(members.end(), text->object()->begin(), text->object()->end());
+  return members;
 }
 
 bool rope_is_per_layer_type(const Value& config) {
