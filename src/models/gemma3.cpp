@@ -22,13 +22,13 @@ Value with_defaults(Value config) {
 
 GemmaConfig Gemma3Config::from(const Value& whole) {
   constexpr double kTheta = 1e6, kSlidingTheta = 10000;
-  const Value config = whole.find("text_config") != nullptr ? with_defaults(text_part(whole)) : whole;
+  const Value config = given(whole, "text_config") ? with_defaults(text_part(whole)) : whole;
   const Index period =
       positive(config, "sliding_window_pattern", positive(config, "_sliding_window_pattern", 6));
   GemmaConfig c = gemma_config(config, 131072, period);
   c.qk_norm = QkNorm::head;
   c.full_rope = *rope_of(config, "full_attention", c, kTheta);
-  if (const Value* rope = config.find("rope_parameters"); rope == nullptr || rope->is_null()) {
+  if (!given(config, "rope_parameters")) {
     // "rope_theta" and "rope_scaling" are of the full layers.
     c.sliding_rope =
         rope_frequencies(c.head_dim, positive_number(config, "rope_local_base_freq", kSlidingTheta));

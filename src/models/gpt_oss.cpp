@@ -9,11 +9,6 @@ namespace {
 
 constexpr double kTheta = 150000;
 
-bool given(const Value& config, std::string_view key) {
-  const Value* v = config.find(key);
-  return v != nullptr && !v->is_null();
-}
-
 RopeFrequencies rope_of_layer(const Value& config, std::string_view layer_type, const DecoderConfig& c) {
   if (given(config, "rope_parameters") || given(config, "rope_scaling"))
     return *rope_of(config, layer_type, c, kTheta);

@@ -102,6 +102,8 @@ Activation activation_of(const std::string& name) {
   unsupported("hidden_act", name, "silu, gelu, gelu_new, gelu_pytorch_tanh, relu, relu2");
 }
 
+bool given(const Value& config, std::string_view key) { return present(config, key) != nullptr; }
+
 Index positive(const Value& config, std::string_view key) {
   const Index n = config.get_integer(key);
   if (n < 1 || n > kLargest)
