@@ -168,9 +168,8 @@ inline bool each_expert_present(std::string_view name) {
 inline bool gpt_oss_present(std::string_view name) { return name.find(".gate.") == std::string_view::npos; }
 
 inline const std::function<bool(std::string_view)>& present_in(const Architecture& a) {
-  static const std::function<bool(std::string_view)> usual, hybrid = olmo_hybrid_present,
-                                                            sparse = each_expert_present,
-                                                            biased = gpt_oss_present;
+  static const std::function<bool(std::string_view)> usual,
+      hybrid = olmo_hybrid_present, sparse = each_expert_present, biased = gpt_oss_present;
   const std::string_view name = a.name;
   return name == "olmo_hybrid"                                                ? hybrid
          : name == "gpt_oss"                                                  ? biased

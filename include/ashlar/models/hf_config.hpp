@@ -34,8 +34,8 @@ inline constexpr Index kNoPositionLimit = Index{1} << 40;
 // The function that transformers calls so in "hidden_act".
 Activation activation_of(const std::string& name);
 
-// The config has this member, and it is not null.
-bool given(const Value& config, std::string_view key);
+// The member of this name, where there is one and it is not null.
+const Value* given(const Value& config, std::string_view key);
 
 // A positive integer.
 Index positive(const Value& config, std::string_view key);
