@@ -5,6 +5,7 @@
 
 #include "ashlar/nn/linear.hpp"
 #include "ashlar/nn/mixer.hpp"
+#include "ashlar/nn/packed_key_values.hpp"
 
 namespace ashlar {
 inline namespace v0 {
@@ -29,6 +30,13 @@ struct HeadBatch {
     if (reads_k) expect_shape(who, "k", k, {tokens, heads, reads_q ? q.shape[2] : k.shape[2]});
     offsets.check(who, tokens);
   }
+
+  // One sequence alone; the global tokens are left out.
+  HeadBatch sequence(Index n) const {
+    const Index begin = offsets.begin(n), end = offsets.end(n, v.shape[0]);
+    auto rows = [&](const auto& view) { return view ? view.slice(0, begin, end) : view; };
+    return {rows(x), rows(q), rows(k), rows(v), rows(out)};
+  }
 };
 
 // What stands in for softmax(q k^T) v in the efficient attentions that Long Range Arena (Tay et al., 2021)
@@ -41,6 +49,13 @@ class EfficientAttention {
   // heads.out from the rest.
   virtual void operator()(const HeadBatch& heads, Exec& exec) const = 0;
 };
+
+// heads.out = softmax(q k^T) v under one pattern for all of its sequences.
+template <class Exec>
+void attend(const HeadBatch& heads, const AttentionPattern& pattern, Exec& exec) {
+  const PackedKeyValues<Exec> sequences(heads.k, heads.v, heads.offsets, exec);
+  softmax_attention(SoftmaxAttention{heads.q, heads.offsets, sequences, heads.out, pattern}, exec);
+}
 
 struct ProjectedAttentionConfig {
   Index hidden = 0, heads = 0, head_dim = 0;
