@@ -18,7 +18,7 @@ Parameter parameter(Tensor<float, 1> values, std::vector<Index> shape) {
 
 void check_local(Zoo& zoo) {
   const ZooTensor q = zoo.tensor("input.q"), k = zoo.tensor("input.k"), v = zoo.tensor("input.v");
-  const Index block = zoo.config().get_integer("lw");
+  const Index block = zoo.config().get_integer("bs");
   for (const auto& [name, form] : {std::pair{"local_contiguous", LocalAttentionConfig::contiguous},
                                    std::pair{"local_lra", LocalAttentionConfig::released}})
     if (zoo.has(name)) zoo.run(name, LocalAttention<CpuExec>({.block = block, .form = form}), q, k, v);
