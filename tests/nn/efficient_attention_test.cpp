@@ -128,13 +128,15 @@ TEST(LongformerAttention, SeesItsWindowAndTheGlobalTokens) {
   Heads a(2, 5);
   CpuExec exec;
   const ParameterReader<CpuExec> r(kWeights, exec);
-  for (const auto& [left, right, dilation] :
-       {std::tuple<Index, Index, Index>{2, 2, 1}, {0, 3, 1}, {3, 2, 2}, {40, 40, 1}})
+  struct Window {
+    Index left, right, dilation;
+  };
+  for (const Window w : {Window{2, 2, 1}, Window{0, 3, 1}, Window{3, 2, 2}, Window{40, 40, 1}})
     for (bool causal : {false, true})
       for (const std::vector<Index>& globals :
            {std::vector<Index>{}, std::vector<Index>{0, 9, 24}, std::vector<Index>{39}}) {
-        LongformerAttentionConfig c = LongformerAttentionConfig::window(a.hidden, a.heads, left);
-        c.right = right, c.dilation = dilation, c.causal = causal;
+        LongformerAttentionConfig c = LongformerAttentionConfig::window(a.hidden, a.heads, w.left);
+        c.right = w.right, c.dilation = w.dilation, c.causal = causal;
         const LongformerAttention<CpuExec> attention(r, c);
         a.run(attention, exec, globals);
         auto global = [&](Index n, Index i) {
@@ -153,7 +155,7 @@ TEST(LongformerAttention, SeesItsWindowAndTheGlobalTokens) {
         auto want = attended_where(a, [&](Index n, Index, Index i, Index j) {
           if (causal && j > i) return false;
           if (global(n, j)) return true;
-          return j >= i - left * dilation && j <= i + right * dilation && (i - j) % dilation == 0;
+          return j >= i - w.left * w.dilation && j <= i + w.right * w.dilation && (i - j) % w.dilation == 0;
         });
         const auto everywhere =
             attended_where(own, [&](Index, Index, Index i, Index j) { return !causal || j <= i; });
