@@ -22,6 +22,7 @@
 #include "ashlar/ops/feature_map.hpp"
 #include "ashlar/ops/gated_scan.hpp"
 #include "ashlar/ops/gather_heads.hpp"
+#include "ashlar/ops/length_projection.hpp"
 #include "ashlar/ops/linear_mixers.hpp"
 #include "ashlar/ops/linear_recurrence.hpp"
 #include "ashlar/ops/lsh.hpp"

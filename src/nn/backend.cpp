@@ -80,6 +80,12 @@ void Backend<CpuExec>::move(View<const float, 2> from, View<float, 2> to) {
   }
 }
 
+void Backend<CpuExec>::fill(View<float, 3> to, float value) {
+  const auto [rows, heads, dim] = to.shape;
+  for (Index i = 0; i < rows; ++i)
+    for (Index h = 0; h < heads; ++h) std::fill_n(to.at(i, h), dim, value);
+}
+
 void Backend<CpuExec>::read(View<const float, 3> from, float* to) {
   const auto [tokens, heads, dim] = from.shape;
   for (Index t = 0; t < tokens; ++t)

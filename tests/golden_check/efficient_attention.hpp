@@ -30,6 +30,7 @@ class Zoo {
 
   const Value& config() const { return config_; }
   const Parameters& file() const { return *file_; }
+  std::shared_ptr<const SafetensorsFile> shared_file() const { return file_; }
   bool has(const std::string& name) const { return file_->contains("output." + name); }
   // "input.<name>" and the like, by the whole name.
   ZooTensor tensor(const std::string& name) const;

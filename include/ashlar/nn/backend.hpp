@@ -36,6 +36,7 @@ struct Backend<CpuExec> {
   static void copy(View<const float, 3> from, View<float, 3> to, CpuExec& exec);
   // to = from: equal shapes, rows contiguous; both may be rows of one array.
   static void move(View<const float, 2> from, View<float, 2> to);
+  static void fill(View<float, 3> to, float value);
   // Packed host memory from and to a strided view.
   static void read(View<const float, 3> from, float* to);
   static void write(const float* from, View<float, 3> to);
