@@ -11,8 +11,8 @@ inline namespace v0 {
 // Angular hash and sort of each sequence, head and round: with a token's rotated vector r, of which the first
 // nb / 2 elements count,
 //   bucket = argmax [r, -r], the first of equals, 0 <= bucket < nb
-// Tokens in order of bucket, then of position. A sequence of L tokens has nb = L / bucket_size buckets, or 2
-// R with bucket_size 0. Refused: shapes that differ, sequences whose nb is not whole, even and at most 2 R.
+// Tokens in order of bucket, then of position. A sequence of L tokens has nb = L / bucket_size buckets;
+// bucket_size 0: 2 R. Refused: shapes that differ, sequences whose nb is not whole, even and at most 2 R.
 template <class T>
 struct LshSortArgs {
   View<const T, 4> rotated;     // [T, H, rounds, R]

@@ -35,17 +35,15 @@ using SumBlocks = SumBlocksArgs<float>;
 
 void sum_blocks(const SumBlocks& args, CpuExec& exec);
 
-// Blocks of one sequence mixed head by head (Sparse Sinkhorn Attention; Tay et al., 2020): token i of block b
-// is
+// Blocks of one sequence mixed head by head (Sparse Sinkhorn Attention; Tay et al., 2020):
 //   out[b block + i, h, :] = sum_l w[h, b, l] x[l block + i, h, :]
 // With `separate_sums` (sum_l w[h, b, l]) (sum_l x[l block + i, h, :]): what Long Range Arena released.
 // Refused: shapes that differ, tokens that are not whole blocks. `out` must not overlap `x`.
 template <class T>
 struct MixBlocksArgs {
-  View<const T, 3> x;  // [T, H, D]
-  View<const T, 3>
-      weights;     // [H, T / block, T / block]; empty: rows that sum to one, with separate sums only
-  View<T, 3> out;  // [T, H, D]
+  View<const T, 3> x;        // [T, H, D]
+  View<const T, 3> weights;  // [H, T / block, T / block]; empty: rows sum to one, with separate sums
+  View<T, 3> out;            // [T, H, D]
   Index block = 0;
   bool separate_sums = false;
 };

@@ -16,8 +16,7 @@ struct ReformerConfig {
   enum Form : std::uint8_t {
     paper,
     // As Long Range Arena released it: as many buckets as rotations and their negatives whatever the length,
-    // chunks of that part of the sequence, keys as they are, scores times D^1/2, a token sees itself, no
-    // mask.
+    // chunks of that part of the sequence, keys as they are, scores times D^1/2, and no mask, not of self.
     released
   };
   Index bucket_size = 0;  // tokens a chunk of the paper's form

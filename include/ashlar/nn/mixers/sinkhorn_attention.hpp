@@ -11,16 +11,15 @@ struct SinkhornAttentionConfig {
   enum Form : std::uint8_t {
     paper,
     // As Long Range Arena released it: block b of a sequence of n blocks holds its tokens congruent to b
-    // modulo n; sorted blocks are made with separate sums (mix_blocks); two softmaxes, whose outputs are
-    // added.
+    // modulo n; sorted blocks are made with separate sums (mix_blocks); outputs of two softmaxes are added.
     released_softmax,  // P = softmax of the logits: rows sum to one, so every sorted block is the sum of all
     released_sinkhorn  // P by one iteration at temperature 1, R clipped to [-1, 1], heads and blocks taken
                        // for one axis of rows that is cut into matrices of n rows
   };
   Index head_dim = 0, block = 0;
   Form form = paper;
-  Index iterations = 8;       // of the paper's form
-  float temperature = 0.75f;  // likewise
+  Index iterations = 8;   // of the paper's form
+  float temperature = 1;  // likewise
 };
 
 // Sparse Sinkhorn attention (Tay et al., 2020), without Gumbel noise, which is training's. With s_b the sum
