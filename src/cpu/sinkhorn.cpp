@@ -159,7 +159,8 @@ void mix_blocks(const MixBlocks& a, CpuExec& exec) {
   const auto [tokens, heads, dim] = a.x.shape;
   const Index blocks = blocks_of("mix_blocks", tokens, a.block), count = blocks * heads;
   expect_shape("mix_blocks", "x", a.x, a.x.shape);
-  if (!a.weights && !a.separate_sums) refuse("mix_blocks", "there are no weights, expected some");
+  if (!a.weights && !a.separate_sums && count != 0)
+    refuse("mix_blocks", "there are no weights, expected some");
   if (a.weights) expect_shape("mix_blocks", "weights", a.weights, {heads, blocks, blocks});
   expect_shape("mix_blocks", "out", a.out, {tokens, heads, dim});
   trace(exec, "mix_blocks", "columns", to_string(a.x.shape), " block=", a.block,

@@ -136,6 +136,8 @@ TEST(Performer, TheReleasedReluNeedsNoProjection) {
 
 TEST(Performer, ManyFeaturesTendToSoftmax) {
   Heads a(2, 8);
+  // Logits of about 0.25: the variance of features grows with e^(|q|^2 + |k|^2).
+  for (auto* x : {&a.q, &a.k}) x->each([](float& e) { e *= 0.5f; });
   CpuExec exec;
   const auto want = attended_where(a, [](Index, Index, Index, Index) { return true; });
   auto error = [&](Index m) {
@@ -153,7 +155,7 @@ TEST(Performer, ManyFeaturesTendToSoftmax) {
   // The mean squared error falls as 1 / M.
   const double few = error(64), many = error(4096);
   EXPECT_LT(many, few / 8);
-  EXPECT_LT(many, 2e-2);
+  EXPECT_LT(many, 1e-3);
 }
 
 TEST(Performer, CausalWithoutAStabilizerReadsNothingLater) {
@@ -182,7 +184,7 @@ TEST(Performer, Refuses) {
   EXPECT_EQ(make({.head_dim = 4}, w.view()),
             "PerformerAttention: projection has shape [4, 3], expected [4, 4]");
   EXPECT_EQ(make({.head_dim = 3, .causal = true, .guard = 1}, w.view()),
-            "PerformerAttention: guard is 1, expected 0 when causal");
+            "PerformerAttention: guard is 1.000000, expected 0 when causal");
   Heads a(2, 5);
   const PerformerAttention<CpuExec> attention({.head_dim = 3}, w.view(), exec);
   EXPECT_EQ(refusal([&] { a.run(attention, exec); }),

@@ -69,9 +69,12 @@ TEST(FavorProjection, IsOrthogonalBlockByBlockAndTheSameForASeed) {
           double product = 0;
           for (Index c = 0; c < dim; ++c) product += double(w.view()(i, c)) * w.view()(j, c);
           const double bound = 8 * static_cast<double>(dim) * test::kEps;
-          if (i != j) EXPECT_NEAR(product, 0, bound * 4);
-          if (i == j && scaling == FavorScaling::regular)
+          if (i != j) {
+            EXPECT_NEAR(product, 0, bound * 4);
+          }
+          if (i == j && scaling == FavorScaling::regular) {
             EXPECT_NEAR(product, static_cast<double>(dim), bound);
+          }
           if (i == j) squares += product;
         }
       // |w|^2 is chi-squared: its mean is dim, of variance 2 dim.
@@ -80,7 +83,9 @@ TEST(FavorProjection, IsOrthogonalBlockByBlockAndTheSameForASeed) {
       const auto again = favor_projection(features, dim, 7, scaling),
                  other = favor_projection(features, dim, 8, scaling);
       EXPECT_TRUE(std::equal(w.data(), w.data() + w.size(), again.data()));
-      if (dim > 1) EXPECT_FALSE(std::equal(w.data(), w.data() + w.size(), other.data()));
+      if (dim > 1) {
+        EXPECT_FALSE(std::equal(w.data(), w.data() + w.size(), other.data()));
+      }
     }
   EXPECT_EQ(test::refusal([] { favor_projection(0, 4, 1); }),
             "favor_projection: a projection of 0 features of 4 channels, expected 1 or more");

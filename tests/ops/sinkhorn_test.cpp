@@ -92,12 +92,12 @@ TEST(Blocks, AreSummedAndMixed) {
 TEST(Sinkhorn, Refuses) {
   Array<3> x({6, 2, 3}), out({2, 2, 3}), weights({2, 3, 3});
   CpuExec exec;
-  EXPECT_EQ(
-      test::refusal([&] {
-        sinkhorn({x.cview(), x.view(), 1, 0}, exec);
-      }),
-      "sinkhorn: temperature is 0, iterations 1, clip 0, expected a positive temperature and 0 or more of "
-      "the others");
+  EXPECT_EQ(test::refusal([&] {
+              sinkhorn({x.cview(), x.view(), 1, 0}, exec);
+            }),
+            "sinkhorn: temperature is 0.000000, iterations 1, clip 0.000000, expected a positive temperature "
+            "and 0 or more of "
+            "the others");
   EXPECT_EQ(test::refusal([&] {
               sum_blocks({x.cview(), out.view(), 4}, exec);
             }),
