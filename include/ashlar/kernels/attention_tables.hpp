@@ -10,7 +10,7 @@ namespace ashlar {
 inline namespace v0 {
 namespace kernels {
 
-inline constexpr Index kLongest = Index{1} << 30;  // positions of a sequence
+inline constexpr Index kLongest = Index{1} << 30;       // positions of a sequence
 inline constexpr Index kNoEnd = (Index{1} << 30) + 64;  // behind every position; keys are 32 bits inside
 
 struct AttentionTables {
