@@ -24,8 +24,9 @@ inline constexpr int kStripVectors = 2;
 #endif
 
 // C [kRows, kVectors * lanes] = (kAdd ? C : 0) + A [kRows, depth] B [depth, kVectors * lanes].
-template <int kRows, int kVectors, bool kAdd>
-HWY_INLINE void multiply_block(const float* HWY_RESTRICT a, Index a_pitch, const float* HWY_RESTRICT b,
+// B may be of any storage type.
+template <int kRows, int kVectors, bool kAdd, class T>
+HWY_INLINE void multiply_block(const float* HWY_RESTRICT a, Index a_pitch, const T* HWY_RESTRICT b,
                                Index b_pitch, Index depth, float* HWY_RESTRICT c, Index c_pitch) {
   const FloatTag d;
   constexpr Index kLanes = static_cast<Index>(HWY_LANES(float));
@@ -35,7 +36,7 @@ HWY_INLINE void multiply_block(const float* HWY_RESTRICT a, Index a_pitch, const
       sums[r][n] = kAdd ? hn::LoadU(d, c + r * c_pitch + n * kLanes) : hn::Zero(d);
   for (Index i = 0; i < depth; ++i, b += b_pitch) {
     FloatVec row[kVectors];
-    for (int n = 0; n < kVectors; ++n) row[n] = hn::LoadU(d, b + n * kLanes);
+    for (int n = 0; n < kVectors; ++n) row[n] = load(d, b + n * kLanes);
     for (int r = 0; r < kRows; ++r) {
       const auto x = hn::Set(d, a[r * a_pitch + i]);
       for (int n = 0; n < kVectors; ++n) sums[r][n] = hn::MulAdd(x, row[n], sums[r][n]);
@@ -46,8 +47,8 @@ HWY_INLINE void multiply_block(const float* HWY_RESTRICT a, Index a_pitch, const
 }
 
 // C [kRows, columns] (+)= A [kRows, depth] B [depth, columns]; columns is a multiple of the lanes.
-template <int kRows, bool kAdd>
-HWY_NOINLINE void multiply_strip(const float* a, Index a_pitch, const float* b, Index b_pitch, Index depth,
+template <int kRows, bool kAdd, class T>
+HWY_NOINLINE void multiply_strip(const float* a, Index a_pitch, const T* b, Index b_pitch, Index depth,
                                  float* c, Index c_pitch, Index columns) {
   constexpr Index kLanes = static_cast<Index>(HWY_LANES(float));
   Index at = 0;
@@ -58,8 +59,8 @@ HWY_NOINLINE void multiply_strip(const float* a, Index a_pitch, const float* b, 
 }
 
 // The same for up to kStripRows rows.
-template <bool kAdd>
-HWY_INLINE void multiply_rows(Index rows, const float* a, Index a_pitch, const float* b, Index b_pitch,
+template <bool kAdd, class T>
+HWY_INLINE void multiply_rows(Index rows, const float* a, Index a_pitch, const T* b, Index b_pitch,
                               Index depth, float* c, Index c_pitch, Index columns) {
   if (rows == kStripRows)
     return multiply_strip<kStripRows, kAdd>(a, a_pitch, b, b_pitch, depth, c, c_pitch, columns);
@@ -70,6 +71,72 @@ HWY_INLINE void multiply_rows(Index rows, const float* a, Index a_pitch, const f
   for (; rows >= 2; rows -= 2, a += 2 * a_pitch, c += 2 * c_pitch)
     multiply_strip<2, kAdd>(a, a_pitch, b, b_pitch, depth, c, c_pitch, columns);
   if (rows == 1) multiply_strip<1, kAdd>(a, a_pitch, b, b_pitch, depth, c, c_pitch, columns);
+}
+
+#if HWY_TARGET != HWY_SCALAR
+// The sums of a vector's 128-bit blocks, in one.
+template <class D, class V>
+HWY_INLINE hn::Vec<hn::FixedTag<float, 4>> sum_of_blocks(D d, V v) {
+  if constexpr (hn::MaxLanes(D()) > 4) {
+    const hn::Half<D> half;
+    return sum_of_blocks(half, hn::Add(hn::LowerHalf(half, v), hn::UpperHalf(half, v)));
+  } else {
+    return v;
+  }
+}
+// The sums of the lanes of four vectors.
+HWY_INLINE hn::Vec<hn::FixedTag<float, 4>> sums_of_4(FloatTag d, FloatVec a, FloatVec b, FloatVec c,
+                                                     FloatVec e) {
+  const hn::RepartitionToWide<FloatTag> pairs;
+  const auto ab = hn::BitCast(pairs, hn::Add(hn::InterleaveLower(d, a, b), hn::InterleaveUpper(d, a, b)));
+  const auto ce = hn::BitCast(pairs, hn::Add(hn::InterleaveLower(d, c, e), hn::InterleaveUpper(d, c, e)));
+  const auto lower = hn::BitCast(d, hn::InterleaveLower(pairs, ab, ce));
+  return sum_of_blocks(d, hn::Add(lower, hn::BitCast(d, hn::InterleaveUpper(pairs, ab, ce))));
+}
+#endif
+
+// c [kRows, keys] = a [kRows, depth] times the transpose of b [keys, depth] for up to 4 keys; rows of a are
+// zero from depth to the next multiple of the lanes.
+template <int kRows, class T>
+HWY_INLINE void dot_4_keys(const float* HWY_RESTRICT a, Index a_pitch, const T* HWY_RESTRICT b, Index b_pitch,
+                           Index keys, Index depth, float* HWY_RESTRICT c, Index c_pitch) {
+  const FloatTag d;
+  constexpr Index kLanes = static_cast<Index>(HWY_LANES(float));
+  FloatVec sums[kRows][4];
+  const T* rows[4];
+  ASHLAR_UNROLL
+  for (int n = 0; n < 4; ++n) {
+    rows[n] = b + HWY_MIN(n, keys - 1) * b_pitch;
+    ASHLAR_UNROLL
+    for (int r = 0; r < kRows; ++r) sums[r][n] = hn::Zero(d);
+  }
+  const auto add = [&](Index i, auto load_row) HWY_ATTR {
+    FloatVec key[4];
+    ASHLAR_UNROLL
+    for (int n = 0; n < 4; ++n) key[n] = load_row(rows[n] + i);
+    ASHLAR_UNROLL
+    for (int r = 0; r < kRows; ++r) {
+      const auto x = hn::LoadU(d, a + r * a_pitch + i);
+      ASHLAR_UNROLL
+      for (int n = 0; n < 4; ++n) sums[r][n] = hn::MulAdd(x, key[n], sums[r][n]);
+    }
+  };
+  Index i = 0;
+  for (; i + kLanes <= depth; i += kLanes) add(i, [&](const T* p) HWY_ATTR { return load(d, p); });
+  if (i < depth) add(i, [&](const T* p) HWY_ATTR { return load_n(d, p, depth - i); });
+  ASHLAR_UNROLL
+  for (int r = 0; r < kRows; ++r) {
+#if HWY_TARGET != HWY_SCALAR
+    const hn::FixedTag<float, 4> four;
+    const auto s = sums_of_4(d, sums[r][0], sums[r][1], sums[r][2], sums[r][3]);
+    if (keys == 4)
+      hn::StoreU(s, four, c + r * c_pitch);
+    else
+      for (Index n = 0; n < keys; ++n) c[r * c_pitch + n] = hn::ExtractLane(s, static_cast<std::size_t>(n));
+#else
+    for (Index n = 0; n < keys; ++n) c[r * c_pitch + n] = hn::GetLane(sums[r][n]);
+#endif
+  }
 }
 
 // Columns [0, 4) of to [columns, pitch] = the transpose of from [rows, columns], whose rows are `stride`
@@ -98,16 +165,31 @@ HWY_INLINE void transpose_4_rows(const float* from, Index stride, Index rows, In
     for (Index i = 0; i < 4; ++i) to[c * pitch + i] = i < rows ? from[i * stride + c] : 0;
 }
 
+// Whether all of x [rows, columns] is finite.
+template <class T>
+HWY_INLINE bool all_finite(const T* x, Index stride, Index rows, Index columns) {
+  const FloatTag d;
+  constexpr Index kLanes = static_cast<Index>(HWY_LANES(float));
+  auto zeros = hn::Zero(d);  // unless something is not
+  for (Index r = 0; r < rows; ++r, x += stride) {
+    Index c = 0;
+    for (; c + kLanes <= columns; c += kLanes) zeros = hn::MulAdd(load(d, x + c), hn::Zero(d), zeros);
+    if (c < columns) zeros = hn::MulAdd(load_n(d, x + c, columns - c), hn::Zero(d), zeros);
+  }
+  return sum(d, zeros) == 0;
+}
+
 // to [rows, pitch] = from [rows, columns] * scale, zeros behind `columns`.
-HWY_INLINE void copy_scaled(const float* from, Index stride, Index rows, Index columns, float scale,
-                            float* to, Index pitch) {
+template <class T>
+HWY_INLINE void copy_scaled(const T* from, Index stride, Index rows, Index columns, float scale, float* to,
+                            Index pitch) {
   const FloatTag d;
   constexpr Index kLanes = static_cast<Index>(HWY_LANES(float));
   const auto s = hn::Set(d, scale);
   for (Index r = 0; r < rows; ++r, from += stride, to += pitch) {
     Index c = 0;
-    for (; c + kLanes <= columns; c += kLanes) hn::StoreU(hn::Mul(s, hn::LoadU(d, from + c)), d, to + c);
-    for (; c < columns; ++c) to[c] = scale * from[c];
+    for (; c + kLanes <= columns; c += kLanes) hn::StoreU(hn::Mul(s, load(d, from + c)), d, to + c);
+    for (; c < columns; ++c) to[c] = scale * static_cast<float>(from[c]);
     for (; c < pitch; ++c) to[c] = 0;
   }
 }

@@ -111,8 +111,9 @@ HWY_INLINE void prefetch_far(const void* p) {
 #endif
 }
 inline constexpr Index kFarBytes = 32768;
-HWY_INLINE void prefetch_row_far(const float* x, Index n) {
-  for (Index i = 0; i < n; i += 16) prefetch_far(x + i);
+template <class T>
+HWY_INLINE void prefetch_row_far(const T* x, Index n) {
+  for (Index i = 0; i < n; i += 64 / static_cast<Index>(sizeof(T))) prefetch_far(x + i);
 }
 HWY_INLINE void prefetch_row(const float* x, Index n) {
   for (Index i = 0; i < n; i += 16) hwy::Prefetch(x + i);

@@ -1,12 +1,9 @@
 // SPDX-License-Identifier: Apache-2.0
 // The softmax attention engine: a tile of queries visits the key blocks that its pattern names, with an
 // online softmax. With m the running row maximum and l the running row sum, a block of scores s adds
-//   m' = max(m, max s), p = exp(s - m'), l' = exp(m - m') l + sum p, O' = exp(m - m') O + p V;
-// the result is O / l. A pattern is a type with
-//   KeyRange keys(Index first, Index last) const      a range that holds every key visible to the positions
-//   first..last bool full(Index first, Index last, Index begin, Index end) const     all of [begin, end) is
-//   visible to all of them Mask visible(IntTag, Index position, IntVec keys) const              the test of
-//   single keys
+//   m' = max(m, max s),  p = exp(s - m'),  l' = exp(m - m') l + sum p,  O' = exp(m - m') O + p V;
+// the result is O / l. Other normalisers have neither m nor l. Pattern and score are policies, compiled into
+// the loops: see attention_pattern-inl.hpp and attention_score-inl.hpp.
 #if defined(ASHLAR_KERNELS_SOFTMAX_ATTENTION_INL_HPP_) == defined(HWY_TARGET_TOGGLE)
 #ifdef ASHLAR_KERNELS_SOFTMAX_ATTENTION_INL_HPP_
 #undef ASHLAR_KERNELS_SOFTMAX_ATTENTION_INL_HPP_
@@ -14,10 +11,11 @@
 #define ASHLAR_KERNELS_SOFTMAX_ATTENTION_INL_HPP_
 #endif
 
-#include <limits>
+#include <type_traits>
 
+#include "ashlar/kernels/attention_rows-inl.hpp"
+#include "ashlar/kernels/attention_score-inl.hpp"
 #include "ashlar/kernels/matmul-inl.hpp"
-#include "ashlar/kernels/softmax_attention.hpp"
 
 HWY_BEFORE_NAMESPACE();
 namespace ashlar {
@@ -25,145 +23,224 @@ inline namespace v0 {
 namespace kernels {
 namespace HWY_NAMESPACE {
 
-using IntTag = hn::RebindToSigned<FloatTag>;
-using IntVec = hn::Vec<IntTag>;
-
-// Keys from `left` before the query's position to `right` after it: causal, sliding window, or everything.
-struct BandPattern {
-  Index left, right;
-
-  KeyRange keys(Index first, Index last) const { return {first - left, last + right + 1}; }
-  bool full(Index first, Index last, Index begin, Index end) const {
-    return begin >= last - left && end <= first + right + 1;
+// One call's tile with its policies; Kv is the storage type of keys and values.
+template <class Pattern, class Score, class Kv>
+class TileAttention {
+ public:
+  TileAttention(const AttentionTile& t, const Pattern& pattern, const Score& score)
+      : t_(t), pattern_(pattern), score_(score), a_(t) {
+    first_ = t.position + t.first, last_ = first_ + t.queries - 1;
   }
-  HWY_INLINE hn::Mask<IntTag> visible(IntTag d, Index position, IntVec keys) const {
-    const auto low = hn::Set(d, static_cast<std::int32_t>(position - left));
-    const auto high = hn::Set(d, static_cast<std::int32_t>(position + right));
-    return hn::Not(hn::Or(hn::Lt(keys, low), hn::Gt(keys, high)));
-  }
-};
 
-// The working arrays of a tile, cut from its scratch.
-struct TileArrays {
-  explicit TileArrays(const AttentionTile& t)
-      : rows(t.queries * t.group), q_pitch(t.padded(t.dim)), v_pitch(t.padded(t.value_dim)) {
-    q = t.scratch, scores = q + rows * q_pitch, out = scores + rows * AttentionTile::kKeys;
-    most = out + rows * v_pitch, sum = most + rows, keys = sum + rows,
-    values = keys + t.dim * AttentionTile::kKeys;
+  void run() {
+    load_queries();
+    start_rows(t_, a_);
+    if (t_.top_k > 0)
+      for (Index row = 0; row < a_.rows; row += kStripRows) choose_strip(row);
+    visit([&](Index begin, Index count) {
+      const bool few = a_.rows <= AttentionTile::kFewRows;
+      if (!few) load_keys(begin, count);
+      Values values = load_values(begin, count);
+      for (Index row = 0; row < a_.rows; row += few ? a_.rows : kStripRows)
+        attend_strip(row, few ? a_.rows : HWY_MIN(kStripRows, a_.rows - row), begin, count, values);
+    });
+    finish_rows(t_, a_);
   }
-  Index rows, q_pitch, v_pitch;
-  float *q, *scores, *out, *most, *sum, *keys, *values;
-};
 
-// Turns a row of scores into probabilities relative to the new maximum; rescales the row's sum and output.
-template <class Pattern>
-HWY_INLINE void softmax_row(const Pattern& pattern, const TileArrays& a, Index row, Index position,
-                            Index begin, Index end, bool full) {
-  const FloatTag d;
-  const IntTag di;
-  constexpr Index kLanes = static_cast<Index>(HWY_LANES(float)), kKeys = AttentionTile::kKeys;
-  constexpr float kLowest = -std::numeric_limits<float>::infinity();
-  float* s = a.scores + row * kKeys;
-  auto most = hn::Set(d, a.most[row]);
-  for (Index c = 0; c < kKeys; c += kLanes) {
-    auto x = hn::LoadU(d, s + c);
-    if (!full) {
+ private:
+  static constexpr Index kLanes = static_cast<Index>(HWY_LANES(float)), kKeys = AttentionTile::kKeys;
+  struct Values {
+    const float* rows;  // null: in place, as stored
+    const Kv* stored;
+    Index pitch;
+    bool checked = false, finite = true;
+  };
+
+  const Kv* key_row(Index j) const {
+    return static_cast<const Kv*>(t_.rows.k) + t_.rows.row(j) * t_.rows.k_stride;
+  }
+  const Kv* value_row(Index j) const {
+    return static_cast<const Kv*>(t_.rows.v) + t_.rows.row(j) * t_.rows.v_stride;
+  }
+
+  void load_queries() {
+    for (Index i = 0; i < t_.queries; ++i) {
+      float* to = a_.q + i * t_.group * a_.q_pitch;
+      const Index at = (t_.first + i) * t_.q_stride;
+      if (t_.narrow_q)
+        copy_scaled(static_cast<const bf16*>(t_.q) + at, t_.q_head, t_.group, t_.dim, t_.scale, to,
+                    a_.q_pitch);
+      else
+        copy_scaled(static_cast<const float*>(t_.q) + at, t_.q_head, t_.group, t_.dim, t_.scale, to,
+                    a_.q_pitch);
+    }
+  }
+
+  // f(begin, count) for the blocks of keys that some query of the tile sees.
+  template <class F>
+  void visit(F&& f) const {
+    const KeyRange range = pattern_.keys(first_, last_);
+    Index begin = HWY_MAX(range.begin, t_.rows.start), end = HWY_MIN(range.end, t_.rows.end);
+    if (t_.part_begin < t_.part_end) begin = HWY_MAX(begin, t_.part_begin), end = HWY_MIN(end, t_.part_end);
+    // Blocks begin at multiples of their size, but for the first.
+    for (begin = HWY_MAX(begin / kKeys * kKeys, t_.rows.start); begin < end;) {
+      const Index next = (begin / kKeys + 1) * kKeys, count = HWY_MIN(next, t_.rows.end) - begin;
+      if (pattern_.use(t_.head, t_.group, first_, last_, begin, begin + count) != BlockUse::absent)
+        f(begin, count);
+      begin = next;
+    }
+  }
+
+  // The block's keys, transposed: [D, 64], zeros behind `count`. Meanwhile its values and the next block's
+  // keys are fetched: short rows do not set off the hardware's prefetchers.
+  void load_keys(Index begin, Index count) {
+    fetch(begin, count, 0, count);
+    const float* from = nullptr;
+    Index stride = t_.rows.k_stride;
+    if constexpr (std::is_same_v<Kv, float>)
+      if (t_.rows.consecutive(begin, count)) from = key_row(begin);
+    if (from == nullptr) {
+      gather(begin, count, t_.dim, a_.wide, a_.q_pitch, [&](Index j) { return key_row(j); });
+      from = a_.wide, stride = a_.q_pitch;
+    }
+    for (Index r = 0; r < kKeys; r += 4)
+      transpose_4_rows(from + r * stride, stride, HWY_MAX(count - r, 0), t_.dim, a_.keys + r, kKeys);
+  }
+  void fetch(Index begin, Index count, Index from, Index to) const {
+    for (Index i = begin + from; i < begin + to; ++i) {
+      prefetch_row_far(value_row(i), t_.value_dim);
+      if (i + count < t_.rows.end && t_.rows.page == 0) prefetch_row_far(key_row(i + count), t_.dim);
+    }
+  }
+  template <class Row>
+  void gather(Index begin, Index count, Index columns, float* to, Index pitch, const Row& row) const {
+    for (Index i = 0; i < count; ++i) copy_scaled(row(begin + i), 0, 1, columns, 1, to + i * pitch, pitch);
+  }
+
+  Values load_values(Index begin, Index count) {
+    if (a_.rows <= 2 * kStripRows && t_.value_dim == a_.v_pitch && t_.rows.consecutive(begin, count))
+      return {nullptr, value_row(begin), t_.rows.v_stride};  // reading them once in place is cheaper
+    gather(begin, count, t_.value_dim, a_.values, a_.v_pitch, [&](Index j) { return value_row(j); });
+    return {a_.values, nullptr, a_.v_pitch};
+  }
+
+  // Scores of the strip of rows [row, row + rows) with the columns [low, high) of a block, into s.
+  void multiply_keys(Index row, Index rows, Index begin, Index count, Index low, Index high, float* s) {
+    const float* q = a_.q + row * a_.q_pitch;
+    if (a_.rows > AttentionTile::kFewRows)
+      return multiply_rows<false>(rows, q, a_.q_pitch, a_.keys + low, kKeys, t_.dim, s + low, kKeys,
+                                  high - low);
+    for (Index c = low; c < HWY_MIN(high, count); c += 4) {
+      const Index keys = HWY_MIN(4, count - c);
+      fetch(begin, kKeys, c, c + keys);
+      if (!t_.rows.consecutive(begin + c, keys)) {
+        for (Index n = c; n < c + keys; ++n) multiply_few(rows, q, key_row(begin + n), 0, 1, s + n);
+        continue;
+      }
+      multiply_few(rows, q, key_row(begin + c), t_.rows.k_stride, keys, s + c);
+    }
+  }
+  void multiply_few(Index rows, const float* q, const Kv* k, Index stride, Index keys, float* s) {
+    for (; rows >= 4; rows -= 4, q += 4 * a_.q_pitch, s += 4 * kKeys)
+      dot_4_keys<4>(q, a_.q_pitch, k, stride, keys, t_.dim, s, kKeys);
+    for (; rows >= 2; rows -= 2, q += 2 * a_.q_pitch, s += 2 * kKeys)
+      dot_4_keys<2>(q, a_.q_pitch, k, stride, keys, t_.dim, s, kKeys);
+    if (rows == 1) dot_4_keys<1>(q, a_.q_pitch, k, stride, keys, t_.dim, s, kKeys);
+  }
+
+  // The strip's scores with a block, those that its rows do not see as -inf.
+  BlockUse score_strip(Index row, Index rows, Index begin, Index count, KeyRange& columns) {
+    const Index first = t_.row(row).position, last = t_.row(row + rows - 1).position;
+    const BlockUse use = pattern_.use(t_.head, t_.group, first, last, begin, begin + count);
+    if (use == BlockUse::absent) return use;
+    const KeyRange range = pattern_.keys(first, last);
+    columns = {HWY_MAX(range.begin - begin, 0), HWY_MIN(range.end - begin, count)};
+    if (columns.begin >= columns.end) return BlockUse::absent;
+    // Whole vectors of the columns that some row sees; the others are masked.
+    const Index low = columns.begin / kLanes * kLanes, high = hwy::RoundUpTo(columns.end, kLanes);
+    float* s = a_.scores + row * kKeys;
+    multiply_keys(row, rows, begin, count, low, high, s);
+    const bool full = use == BlockUse::full && count == kKeys;
+    if (std::is_same_v<Score, PlainScore> && full) return use;
+    for (Index r = 0; r < rows; ++r) score_row(t_.row(row + r), begin, count, full, s + r * kKeys);
+    return use;
+  }
+  void score_row(const AttentionRow& row, Index begin, Index count, bool full, float* s) const {
+    const FloatTag d;
+    const IntTag di;
+    for (Index c = 0; c < kKeys; c += kLanes) {
       const auto keys = hn::Iota(di, static_cast<std::int32_t>(begin + c));
-      const auto inside = hn::Lt(keys, hn::Set(di, static_cast<std::int32_t>(end)));
-      x = hn::IfThenElse(hn::RebindMask(d, hn::And(inside, pattern.visible(di, position, keys))), x,
-                         hn::Set(d, kLowest));
+      auto x = hn::LoadU(d, s + c);
+      if (c < count) x = score_(d, row, keys, count - c, x);
+      if (!full) {
+        const auto seen = hn::And(inside(di, keys, 0, begin + count), pattern_.visible(di, row, keys));
+        x = hn::IfThenElse(hn::RebindMask(d, seen), x, hn::Set(d, kLowest));
+      }
       hn::StoreU(x, d, s + c);
     }
-    most = hn::Max(most, x);
   }
-  const float after = max(d, most), before = a.most[row];
-  // Nothing visible so far: every difference is -inf.
-  const auto shift = hn::Set(d, after == kLowest ? 0 : after);
-  auto total = hn::Zero(d);
-  for (Index c = 0; c < kKeys; c += kLanes) {
-    const auto p = exp_negative(d, hn::Sub(hn::LoadU(d, s + c), shift));
-    hn::StoreU(p, d, s + c);
-    total = hn::Add(total, p);
-  }
-  if (after != before) {
-    const float fade = before == kLowest ? 0 : std::exp(before - after);
-    a.most[row] = after;
-    a.sum[row] *= fade;
-    float* o = a.out + row * a.v_pitch;
-    for (Index c = 0; c < a.v_pitch; c += kLanes)
-      hn::StoreU(hn::Mul(hn::Set(d, fade), hn::LoadU(d, o + c)), d, o + c);
-  }
-  a.sum[row] += sum(d, total);
-}
 
-// One block of keys [begin, begin + count) for the strip of rows [row, row + rows).
-template <class Pattern>
-HWY_INLINE void attend_strip(const AttentionTile& t, const Pattern& pattern, const TileArrays& a, Index row,
-                             Index rows, Index begin, Index count, const float* values, Index values_pitch) {
-  constexpr Index kLanes = static_cast<Index>(HWY_LANES(float)), kKeys = AttentionTile::kKeys;
-  const Index first = t.position + t.first + row / t.group,
-              last = t.position + t.first + (row + rows - 1) / t.group;
-  const KeyRange range = pattern.keys(first, last);
-  const Index from = HWY_MAX(range.begin - begin, 0), to = HWY_MIN(range.end - begin, count);
-  if (from >= to) return;
-  const bool full = count == kKeys && pattern.full(first, last, begin, begin + count);
-  // Scores of the columns that some row sees, in whole vectors; the others are masked.
-  const Index low = from / kLanes * kLanes, high = hwy::RoundUpTo(to, kLanes);
-  float* s = a.scores + row * kKeys;
-  multiply_rows<false>(rows, a.q + row * a.q_pitch, a.q_pitch, a.keys + low, kKeys, t.dim, s + low, kKeys,
-                       high - low);
-  for (Index r = row; r < row + rows; ++r)
-    softmax_row(pattern, a, r, t.position + t.first + r / t.group, begin, begin + count, full);
-  multiply_rows<true>(rows, s + from, kKeys, values + from * values_pitch, values_pitch, to - from,
-                      a.out + row * a.v_pitch, a.v_pitch, a.v_pitch);
-}
+  void attend_strip(Index row, Index rows, Index begin, Index count, Values& values) {
+    KeyRange c;
+    const BlockUse use = score_strip(row, rows, begin, count, c);
+    if (use == BlockUse::absent) return;
+    for (Index r = row; r < row + rows; ++r) normalize_row(t_, a_, r);
+    if (values.rows != nullptr)
+      multiply_values(use, row, rows, c, count, values.rows, values);
+    else
+      multiply_values(use, row, rows, c, count, values.stored, values);
+  }
+  // O += P V for the columns that some row sees. A key that is hidden from a row has the probability 0 there,
+  // which hides its values too, unless they are not finite: then such keys are left out one by one.
+  template <class T>
+  void multiply_values(BlockUse use, Index row, Index rows, KeyRange c, Index count, const T* v,
+                       Values& values) {
+    float *p = a_.scores + row * kKeys, *out = a_.out + row * a_.v_pitch;
+    if (use == BlockUse::partial && !values.checked)
+      values.finite = all_finite(v, values.pitch, count, t_.value_dim), values.checked = true;
+    if (values.finite || use == BlockUse::full)
+      return multiply_rows<true>(rows, p + c.begin, kKeys, v + c.begin * values.pitch, values.pitch,
+                                 c.end - c.begin, out, a_.v_pitch, a_.v_pitch);
+    for (Index r = 0; r < rows; ++r)
+      for (Index j = c.begin; j < c.end; ++j)
+        if (p[r * kKeys + j] != 0)
+          multiply_rows<true>(1, p + r * kKeys + j, kKeys, v + j * values.pitch, values.pitch, 1,
+                              out + r * a_.v_pitch, a_.v_pitch, a_.v_pitch);
+  }
 
-// The block's keys, transposed: [D, 64], zeros behind `count`. Meanwhile its values and the next block's keys
-// are fetched: with few rows a tile waits for memory, and short rows do not set off the hardware's
-// prefetchers.
-HWY_INLINE void load_keys(const AttentionTile& t, Index begin, Index count, float* to) {
-  constexpr Index kKeys = AttentionTile::kKeys;
-  for (Index r = 0; r < kKeys; r += 4) {
-    for (Index i = begin + r; i < HWY_MIN(begin + r + 4, t.keys); ++i) {
-      prefetch_row_far(t.v + i * t.v_stride, t.value_dim);
-      if (i + kKeys < t.keys) prefetch_row_far(t.k + (i + kKeys) * t.k_stride, t.dim);
+  // The least score that stays of each row of a strip: its top_k-th largest.
+  void choose_strip(Index row) {
+    const Index rows = HWY_MIN(kStripRows, a_.rows - row), pitch = a_.all_pitch;
+    std::fill(a_.all, a_.all + rows * pitch, kLowest);
+    visit([&](Index begin, Index count) {
+      if (a_.rows > AttentionTile::kFewRows) load_keys(begin, count);
+      KeyRange c;
+      if (score_strip(row, rows, begin, count, c) == BlockUse::absent) return;
+      for (Index r = 0; r < rows; ++r)
+        copy_row(a_.scores + (row + r) * kKeys + c.begin, c.end - c.begin,
+                 a_.all + r * pitch + begin + c.begin - t_.rows.start);
+    });
+    const Index keys = t_.rows.end - t_.rows.start;
+    for (Index r = 0; r < rows && t_.top_k < keys; ++r) {
+      float *all = a_.all + r * pitch, *kth = all + t_.top_k - 1;
+      std::nth_element(all, kth, all + keys, std::greater<float>());
+      a_.least[row + r] = *kth;
     }
-    transpose_4_rows(t.k + (begin + r) * t.k_stride, t.k_stride, HWY_MAX(count - r, 0), t.dim, to + r, kKeys);
   }
-}
 
-template <class Pattern>
-void attend_tile(const AttentionTile& t, const Pattern& pattern) {
-  const FloatTag d;
-  constexpr Index kLanes = static_cast<Index>(HWY_LANES(float)), kKeys = AttentionTile::kKeys;
-  const TileArrays a(t);
-  for (Index i = 0; i < t.queries; ++i)
-    copy_scaled(t.q + (t.first + i) * t.q_stride, t.q_head, t.group, t.dim, t.scale,
-                a.q + i * t.group * a.q_pitch, a.q_pitch);
-  for (Index r = 0; r < a.rows; ++r) a.most[r] = -std::numeric_limits<float>::infinity(), a.sum[r] = 0;
-  for (Index i = 0; i < a.rows * a.v_pitch; i += kLanes) hn::StoreU(hn::Zero(d), d, a.out + i);
-  // Masked columns are read before they are written once: any finite number will do.
-  for (Index i = 0; i < a.rows * kKeys; i += kLanes) hn::StoreU(hn::Zero(d), d, a.scores + i);
+  const AttentionTile& t_;
+  const Pattern& pattern_;
+  const Score& score_;
+  TileArrays a_;
+  Index first_, last_;  // positions of the tile's queries
+};
 
-  const KeyRange range = pattern.keys(t.position + t.first, t.position + t.first + t.queries - 1);
-  const Index end = HWY_MIN(range.end, t.keys);
-  for (Index begin = HWY_MAX(range.begin, 0) / kKeys * kKeys; begin < end; begin += kKeys) {
-    const Index count = HWY_MIN(kKeys, t.keys - begin);
-    load_keys(t, begin, count, a.keys);
-    const float* values = t.v + begin * t.v_stride;
-    Index values_pitch = t.v_stride;
-    if (a.rows > 2 * kStripRows || t.value_dim != a.v_pitch) {  // else reading them once in place is cheaper
-      copy_scaled(values, t.v_stride, count, t.value_dim, 1, a.values, a.v_pitch);
-      values = a.values, values_pitch = a.v_pitch;
-    }
-    for (Index row = 0; row < a.rows; row += kStripRows)
-      attend_strip(t, pattern, a, row, HWY_MIN(kStripRows, a.rows - row), begin, count, values, values_pitch);
-  }
-  for (Index r = 0; r < a.rows; ++r) {
-    const float inverse = a.sum[r] > 0 ? 1 / a.sum[r] : 0;
-    float* to = t.out + (t.first + r / t.group) * t.out_stride + r % t.group * t.out_head;
-    copy_scaled(a.out + r * a.v_pitch, a.v_pitch, 1, t.value_dim, inverse, to, t.value_dim);
-  }
+template <class Pattern, class Score>
+void attend_tile(const AttentionTile& t, const Pattern& pattern, const Score& score) {
+  if (t.rows.narrow)
+    TileAttention<Pattern, Score, bf16>(t, pattern, score).run();
+  else
+    TileAttention<Pattern, Score, float>(t, pattern, score).run();
 }
 
 }  // namespace HWY_NAMESPACE

@@ -1,0 +1,15 @@
+// SPDX-License-Identifier: Apache-2.0
+#pragma once
+#include "ashlar/ops/softmax_attention.hpp"
+
+namespace ashlar {
+inline namespace v0 {
+namespace detail {
+
+// Refuses what softmax_attention refuses.
+template <class Kv, class Q>
+void check_attention(const SoftmaxAttentionArgs<float, Kv, Q>& a);
+
+}  // namespace detail
+}  // namespace v0
+}  // namespace ashlar
