@@ -121,6 +121,12 @@ void Backend<CpuExec>::copy(View<const bf16, 3> from, View<bf16, 3> to, CpuExec&
 void Backend<CpuExec>::move(View<const float, 2> from, View<float, 2> to) { move_rows(from, to); }
 void Backend<CpuExec>::move(View<const bf16, 2> from, View<bf16, 2> to) { move_rows(from, to); }
 
+void Backend<CpuExec>::fill(View<float, 3> to, float value) {
+  const auto [rows, heads, dim] = to.shape;
+  for (Index i = 0; i < rows; ++i)
+    for (Index h = 0; h < heads; ++h) std::fill_n(to.at(i, h), dim, value);
+}
+
 void Backend<CpuExec>::read(View<const float, 3> from, void* to) { read_rows(from, to); }
 void Backend<CpuExec>::read(View<const bf16, 3> from, void* to) { read_rows(from, to); }
 void Backend<CpuExec>::write(const void* from, View<float, 3> to) { write_rows(from, to); }

@@ -21,8 +21,9 @@ TEST(Allocations, AreCounted) {
 TEST(Allocations, SteadyStateDecodingMakesNone) {
   if (!kCountsAllocations) GTEST_SKIP() << "a sanitizer has its own malloc";
   for (const Architecture& a :
-       {kLlama, kOlmo3, kOlmoHybrid, kMamba2, kRwkv6, kRwkv7, kQwen3Next, kQwen3_5, kQwen3_5Moe, kLfm2,
-        kMiniMax, kKimiLinear, kDeltaNet, kGatedDeltaNet, kGla, kHgrn, kRetNet})
+       {kLlama,      kOlmo3,      kOlmoHybrid,    kMamba2, kRwkv6,  kRwkv7,  kQwen3Next,
+        kQwen3_5,    kQwen3_5Moe, kLfm2,          kGemma2, kGemma3, kGptOss, kMiniMax,
+        kKimiLinear, kDeltaNet,   kGatedDeltaNet, kGla,    kHgrn,   kRetNet})
     for (DType dtype : {DType::f32, DType::bf16})
       for (int threads : {1, 2}) {
         CpuExec exec({threads});

@@ -16,8 +16,8 @@ class EachCache : public testing::TestWithParam<Architecture> {
 };
 INSTANTIATE_TEST_SUITE_P(Decoders, EachCache,
                          testing::Values(kLlama, kOlmo3, kOlmoHybrid, kFlaMamba2, kRwkv6, kRwkv6Hybrid,
-                                         kRwkv7, kQwen3Next, kLfm2, kMiniMax, kKimiLinear, kDeltaNet, kGla,
-                                         kHgrn, kHgrn2),
+                                         kRwkv7, kQwen3Next, kLfm2, kGemma2, kGemma3, kGptOss, kMiniMax,
+                                         kKimiLinear, kDeltaNet, kGla, kHgrn, kHgrn2),
                          name_of);
 
 TEST_P(EachCache, ACopyContinuesBitForBitAndByItself) {

@@ -162,6 +162,8 @@ void DecoderLm<Exec>::forward(Ids ids, Offsets offsets, std::span<Cache* const> 
   parts_.norm(wanted, wanted, exec);
   const auto& head = parts_.head ? parts_.head : parts_.embedding;
   dense(typename Backend<Exec>::Dense{wanted, head, {}, logits, phase}, exec);
+  if (const float cap = c.logit_soft_cap; cap != 0)
+    activate(Activate{logits, {}, logits, Activation::tanh, cap, 1 / cap}, exec);
   for (std::size_t n = 0; n < caches.size(); ++n)
     caches[n]->advance(offsets.end(static_cast<Index>(n), tokens) - offsets.begin(static_cast<Index>(n)));
 }

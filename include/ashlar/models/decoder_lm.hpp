@@ -108,7 +108,9 @@ std::unique_ptr<DecoderLm<Exec>> make_decoder_lm(const DecoderConfig& c, const P
   typename DecoderLm<Exec>::Parts parts{c};
   parts.shared_width = shared_width;
   const bool tied = c.tied || !r.contains(names.head);
-  parts.embedding = r.matrix(names.embedding, c.vocab_size, c.hidden_size, tied);
+  const Parameter table = r.tensor(names.embedding, {c.vocab_size, c.hidden_size});
+  parts.config.embedding_scale = rounded_to(table.dtype, c.embedding_scale);
+  parts.embedding = r.matrix(table, c.vocab_size, c.hidden_size, tied);
   const ParameterCount embedding = r.count();
   if (!tied) parts.head = r.matrix(names.head, c.vocab_size, c.hidden_size);
   parts.norm = norm(r);

@@ -26,13 +26,16 @@ struct AttentionConfig {
   float norm_weight_offset = 0;           // 1: zero-centred norms of queries and keys
   bool output_gate = false;               // W_q has rows of a gate behind each head's
   std::optional<bool> output_biased;      // of o_proj, where it is not as `biased`
+  float scale = 0, soft_cap = 0;          // of the scores (AttentionScore)
+  bool sinks = false;                     // a score for no key in each head
 };
 
 // Causal softmax attention with grouped heads:
 //   q, k, v = W_q x, W_k x, W_v x;  q, k <- norm(q), norm(k);  q, k <- rope(q), rope(k)
 //   out = W_o softmax(q k^T) v
 // With an output gate (Qwen3-Next) W_q x is q and z for each head, and out = W_o (softmax(q k^T) v
-// sigmoid(z)). A rotation of fewer frequencies than head_dim / 2 leaves a head's last channels as they are.
+// sigmoid(z)). With sinks (gpt-oss) a head's probabilities are e^s / (e^sink + sum e^s). A rotation of fewer
+// frequencies than head_dim / 2 leaves a head's last channels as they are.
 template <class Exec>
 class Attention final : public Mixer<Exec> {
  public:
@@ -52,6 +55,7 @@ class Attention final : public Mixer<Exec> {
       q_norm_ = norm({"q_norm.weight", "q_layernorm.weight"}, c.heads);
       k_norm_ = norm({"k_norm.weight", "k_layernorm.weight"}, c.kv_heads);
     }
+    if (c.sinks) sinks_ = r.vector("sinks", c.heads);
     if (c.rope)
       inverse_frequencies_ = Backend<Exec>::vector(c.rope->inverse, r.exec()), factor_ = c.rope->factor;
     config_.rope = nullptr;
@@ -90,9 +94,15 @@ class Attention final : public Mixer<Exec> {
     with_kv_type(kv_type(batch), [&](auto zero) {
       using Kv = decltype(zero);
       const BatchKeyValues<Exec, Kv> kv(batch, k.split(1, dim), v.split(1, dim), config_.window, exec);
-      softmax_attention(SoftmaxAttentionArgs<float, Kv>{q, batch.offsets, kv, attended.split(1, dim),
-                                                        AttentionPattern::causal_window(config_.window)},
-                        exec);
+      softmax_attention(
+          SoftmaxAttentionArgs<float, Kv>{
+              q,
+              batch.offsets,
+              kv,
+              attended.split(1, dim),
+              AttentionPattern::causal_window(config_.window),
+              {.scale = config_.scale, .soft_cap = config_.soft_cap, .sinks = sinks_.view()}},
+          exec);
     });
     if (config_.output_gate) {
       const View<float, 2> out_heads(attended.data, {tokens * heads, dim});
@@ -110,7 +120,7 @@ class Attention final : public Mixer<Exec> {
   AttentionConfig config_;
   Linear<Exec> q_, k_, v_, o_;
   Norm<Exec> q_norm_, k_norm_;
-  typename Backend<Exec>::Vector inverse_frequencies_;
+  typename Backend<Exec>::Vector inverse_frequencies_, sinks_;
   float factor_ = 1;
 };
 
