@@ -33,6 +33,14 @@ inline constexpr Architecture kOlmo3{"olmo3", R"({"model_type": "olmo3", "vocab_
   "sliding_attention": {"rope_type": "default", "rope_theta": 10000.0},
   "full_attention": {"rope_type": "yarn", "rope_theta": 10000.0, "factor": 4.0,
                      "original_max_position_embeddings": 16}}})"};
+// More positions than a ring of 64 rows.
+inline constexpr Architecture kOlmo3Long{"olmo3_long",
+                                         R"({"model_type": "olmo3", "vocab_size": 67, "hidden_size": 48,
+  "intermediate_size": 40, "num_hidden_layers": 3, "num_attention_heads": 6, "num_key_value_heads": 2,
+  "layer_types": ["sliding_attention", "full_attention", "sliding_attention"], "sliding_window": 5,
+  "max_position_embeddings": 300, "rope_parameters": {
+  "sliding_attention": {"rope_type": "default", "rope_theta": 10000.0},
+  "full_attention": {"rope_type": "default", "rope_theta": 10000.0}}})"};
 inline constexpr Architecture kOlmoHybrid{
     "olmo_hybrid", R"({"model_type": "olmo_hybrid", "vocab_size": 53, "hidden_size": 36,
   "intermediate_size": 56, "num_hidden_layers": 4, "num_attention_heads": 3, "num_key_value_heads": 3,
@@ -194,21 +202,41 @@ class KeptParameters : public Parameters {
   std::map<std::string, Parameter> tensors;
 };
 
-class Recorder : public RandomParameters {
+// Norms of qwen3_next and qwen3_5 add one to their weights, but for the one behind the recurrence. Random
+// weights lie around one: there they are taken around zero, so that these norms do what others do.
+class ModelParameters : public RandomParameters {
  public:
-  using RandomParameters::RandomParameters;
+  ModelParameters(const Architecture& a, DType dtype)
+      : RandomParameters(dtype, 7, present_in(a)),
+        zero_centred_(std::string_view(a.name).starts_with("qwen3_")) {}
   Parameter make(std::string_view name, std::span<const Index> shape) const override {
-    return kept.tensors[std::string(name)] = RandomParameters::make(name, shape);
+    const Parameter p = RandomParameters::make(name, shape);
+    if (!zero_centred_ || !name.ends_with("norm.weight") || name.ends_with("linear_attn.norm.weight"))
+      return p;
+    auto less = std::make_shared<Tensor<float, 1>>(to_floats(p));
+    for (Index i = 0; i < less->size(); ++i) less->data()[i] -= 1;
+    return {less->data(), DType::f32, p.shape, less};
+  }
+
+ private:
+  bool zero_centred_;
+};
+
+class Recorder : public ModelParameters {
+ public:
+  using ModelParameters::ModelParameters;
+  Parameter make(std::string_view name, std::span<const Index> shape) const override {
+    return kept.tensors[std::string(name)] = ModelParameters::make(name, shape);
   }
   mutable KeptParameters kept;
 };
 
 inline std::unique_ptr<Model> random_model(const Architecture& a, CpuExec& exec, DType dtype = DType::f32) {
-  return load_decoder_lm(parse_json(a.config, "config"), RandomParameters(dtype, 7, present_in(a)), exec);
+  return load_decoder_lm(parse_json(a.config, "config"), ModelParameters(a, dtype), exec);
 }
 // The tensors of random_model.
 inline KeptParameters random_checkpoint(const Architecture& a) {
-  const Recorder recorder(DType::f32, 7, present_in(a));
+  const Recorder recorder(a, DType::f32);
   CpuExec exec;
   load_decoder_lm(parse_json(a.config, "config"), recorder, exec);
   return recorder.kept;

@@ -2,6 +2,7 @@
 #pragma once
 #include <optional>
 
+#include "ashlar/nn/batch_key_values.hpp"
 #include "ashlar/nn/linear.hpp"
 #include "ashlar/nn/mixer.hpp"
 #include "ashlar/nn/norm.hpp"
@@ -62,7 +63,7 @@ class Attention final : public Mixer<Exec> {
 
   LayerState<Exec> new_state(Index capacity) const override {
     LayerState<Exec> state;
-    state.kv = KvCache<Exec>(config_.kv_heads, config_.head_dim, capacity);
+    state.kv = KvCache<Exec>(config_.kv_heads, config_.head_dim, capacity, {.window = config_.window});
     return state;
   }
 
@@ -90,26 +91,19 @@ class Attention final : public Mixer<Exec> {
     rotate(q, batch.positions, exec);
     rotate(k.split(1, dim), batch.positions, exec);
 
-    typename Backend<Exec>::HostScratch lists(exec);
-    const auto sequences = lists.template get<KeyValue>(batch.offsets.count());
-    for (Index n = 0; n < batch.offsets.count(); ++n) {
-      const Index begin = batch.offsets.begin(n), end = batch.offsets.end(n, tokens);
-      KeyValue mine{k.split(1, dim).slice(0, begin, end), v.split(1, dim).slice(0, begin, end)};
-      if (!batch.states.empty()) {
-        KvCache<Exec>& cache = batch.states[static_cast<std::size_t>(n)]->kv;
-        cache.append(mine.k, mine.v, exec);
-        mine = {cache.keys(), cache.values()};
-      }
-      sequences(n) = mine;
-    }
-    softmax_attention(
-        SoftmaxAttention{q,
-                         batch.offsets,
-                         {sequences.data, static_cast<std::size_t>(sequences.shape[0])},
-                         attended.split(1, dim),
-                         AttentionPattern::causal_window(config_.window),
-                         {.scale = config_.scale, .soft_cap = config_.soft_cap, .sinks = sinks_.view()}},
-        exec);
+    with_kv_type(kv_type(batch), [&](auto zero) {
+      using Kv = decltype(zero);
+      const BatchKeyValues<Exec, Kv> kv(batch, k.split(1, dim), v.split(1, dim), config_.window, exec);
+      softmax_attention(
+          SoftmaxAttentionArgs<float, Kv>{
+              q,
+              batch.offsets,
+              kv,
+              attended.split(1, dim),
+              AttentionPattern::causal_window(config_.window),
+              {.scale = config_.scale, .soft_cap = config_.soft_cap, .sinks = sinks_.view()}},
+          exec);
+    });
     if (config_.output_gate) {
       const View<float, 2> out_heads(attended.data, {tokens * heads, dim});
       const View<const float, 2> gates(projected.data + dim, {tokens * heads, dim}, {stride, 1});
