@@ -96,12 +96,10 @@ class SinkhornAttention final : public EfficientAttention<Exec> {
   void copy_head(View<const float, 3> from, Index begin, Index h, Index blocks, Steps from_steps,
                  View<float, 3> to, Steps to_steps, Exec& exec) const {
     const std::array<Index, 3> shape{blocks, c_.block, from.shape[2]};
-    Backend<Exec>::copy(
-        {from.at(begin, h),
-         shape,
-         {from_steps.between * from.strides[0], from_steps.inside * from.strides[0], 1}},
-        {to.at(begin, h), shape, {to_steps.between * to.strides[0], to_steps.inside * to.strides[0], 1}},
-        exec);
+    auto blocked = [&]<class T>(const View<T, 3>& x, Steps steps) -> View<T, 3> {
+      return {x.at(begin, h), shape, {steps.between * x.strides[0], steps.inside * x.strides[0], 1}};
+    };
+    Backend<Exec>::copy(blocked(from, from_steps), blocked(to, to_steps), exec);
   }
   // Strided blocks made contiguous.
   View<float, 3> into_blocks(View<const float, 3> x, const Offsets& offsets, typename Exec::Scratch& scratch,
