@@ -1,6 +1,8 @@
 // SPDX-License-Identifier: Apache-2.0
 #include "ashlar/ops/activation.hpp"
 
+#include <algorithm>
+
 #include "src/cpu/dispatch.hpp"
 #include "src/cpu/rows.hpp"
 
@@ -34,7 +36,33 @@ void activate_row(const float* x, const float* up, float scale, float* out, Inde
   store_n(y, d, out + i, n - i);
 }
 
+// min(x, limit), and NaN for NaN.
+HWY_INLINE FloatVec at_most(FloatVec x, FloatVec limit) { return hn::IfThenElse(hn::Lt(limit, x), limit, x); }
+
+// A row with all that there is.
+void activate_general_row(const Activate& a, const float* x, const float* up, float* out) {
+  const FloatTag d;
+  const Index n = a.x.shape[1], lanes = static_cast<Index>(hn::Lanes(d));
+  const auto scale = hn::Set(d, a.scale), slope = hn::Set(d, a.slope), limit = hn::Set(d, a.limit),
+             offset = hn::Set(d, a.up_offset);
+  for (Index i = 0; i < n; i += lanes) {
+    const Index rest = std::min(lanes, n - i);
+    auto y = hn::Mul(slope, at_most(load_some(d, x + i, rest), limit));
+    y = hn::Mul(scale, activation(a.activation, d, y));
+    if (up) {
+      const auto u = hn::Neg(at_most(hn::Neg(at_most(load_some(d, up + i, rest), limit)), limit));
+      y = hn::Mul(y, hn::Add(u, offset));
+    }
+    store_some(y, d, out + i, rest);
+  }
+}
+
 void activate_rows(const Activate& a, Index begin, Index end) {
+  if (a.slope != 1 || a.limit != std::numeric_limits<float>::infinity() || a.up_offset != 0) {
+    for (Index t = begin; t < end; ++t)
+      activate_general_row(a, a.x.at(t), a.up ? a.up.at(t) : nullptr, a.out.at(t));
+    return;
+  }
   with_activation(a.activation, [&](auto f) HWY_ATTR {
     for (Index t = begin; t < end; ++t)
       activate_row<decltype(f)::value>(a.x.at(t), a.up ? a.up.at(t) : nullptr, a.scale, a.out.at(t),
@@ -59,6 +87,7 @@ void activate(const Activate& a, CpuExec& exec) {
   expect_shape("activate", "x", a.x, a.x.shape);
   if (a.up) expect_shape("activate", "up", a.up, a.x.shape);
   expect_shape("activate", "out", a.out, a.x.shape);
+  if (!(a.limit > 0)) refuse("activate", "limit is ", a.limit, ", expected a positive number");
   trace(exec, "activate", "rows", to_string(a.x.shape));
   parallel_rows(exec, a.x.shape[0], a.x.shape[1], [&](Index begin, Index end) {
     ASHLAR_DISPATCH(exec, activate_rows)(a, begin, end);

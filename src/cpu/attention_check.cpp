@@ -41,7 +41,8 @@ void check_rows(const KeyValueArgs<Kv>& kv, Index n) {
     refuse(kOp, "sequence ", n, " has the positions ", kv.start, " to ", kv.end(),
            ", expected 0 or more that do not decrease");
   if (kv.ring && kv.page != 0) refuse(kOp, "sequence ", n, " is both a ring and paged, expected one of them");
-  if (kv.page < 0) refuse(kOp, "sequence ", n, " has pages of ", kv.page, " rows, expected 1 or more");
+  if (kv.page < 0 || (kv.page == 0 && !kv.pages.empty()))
+    refuse(kOp, "sequence ", n, " has ", kv.pages.size(), " pages of ", kv.page, " rows, expected 1 or more");
   if (kv.page == 0) {
     if (positions > rows)
       refuse(kOp, "sequence ", n, " has ", positions, " positions from ", kv.start, " on in ", rows,
@@ -54,7 +55,7 @@ void check_rows(const KeyValueArgs<Kv>& kv, Index n) {
            pages, " of ", positions, " positions");
   for (Index p = 0; p < pages; ++p) {
     const Index page = kv.pages[static_cast<std::size_t>(p)];
-    if (page < 0 || (page + 1) * kv.page > rows)
+    if (page < 0 || page >= rows / kv.page)
       refuse(kOp, "sequence ", n, " has page ", page, " at ", p, ", outside of the ", rows / kv.page,
              " of the pool");
   }

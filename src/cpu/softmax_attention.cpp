@@ -183,7 +183,8 @@ void run_builtin(const void* policies, const AttentionTile& tile) {
   const AttentionPattern& p = b.tables.pattern;
   constexpr Index kEverything = (Index{1} << 30) - 1;  // keys are counted in 32 bits inside
   if (!b.band()) return ASHLAR_DISPATCH_ISA(b.isa, run_composed)(tile, b.tables, b.score);
-  const Index left = p.left >= 0 ? p.left : kEverything, right = p.right >= 0 ? p.right : kEverything;
+  const Index left = p.left >= 0 ? std::min(p.left, kEverything) : kEverything;
+  const Index right = p.right >= 0 ? std::min(p.right, kEverything) : kEverything;
   ASHLAR_DISPATCH_ISA(b.isa, run_band)(tile, left, p.causal ? 0 : right);
 }
 

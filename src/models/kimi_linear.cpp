@@ -7,11 +7,6 @@ namespace ashlar {
 inline namespace v0 {
 namespace {
 
-const Value* given(const Value& config, std::string_view key) {
-  const Value* v = config.find(key);
-  return v == nullptr || v->is_null() ? nullptr : v;
-}
-
 // The first of these members that is there: transformers' name, and the authors'.
 Index either(const Value& config, std::string_view name, std::string_view other, Index otherwise) {
   return positive(config, given(config, name) != nullptr ? name : other, otherwise);

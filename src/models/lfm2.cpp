@@ -9,11 +9,6 @@ namespace ashlar {
 inline namespace v0 {
 namespace {
 
-bool given(const Value& config, std::string_view key) {
-  const Value* v = config.find(key);
-  return v != nullptr && !v->is_null();
-}
-
 // "layer_types", or attention in "full_attn_idxs", or everywhere.
 std::vector<std::string> types_of(const Value& config, Index layers) {
   if (given(config, "layer_types")) return layer_types(config, layers, {"conv", "full_attention"}, "");

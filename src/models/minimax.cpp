@@ -9,11 +9,6 @@ namespace ashlar {
 inline namespace v0 {
 namespace {
 
-bool given(const Value& config, std::string_view key) {
-  const Value* v = config.find(key);
-  return v != nullptr && !v->is_null();
-}
-
 MiniMaxConfig::Factors factors_of(const Value& config, const std::string& part) {
   auto factor = [&](const char* side) {
     const std::string key = part + side;

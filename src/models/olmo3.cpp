@@ -11,12 +11,7 @@ template class Olmo3Block<CpuExec>;
 Olmo3Config Olmo3Config::from(const Value& config) {
   constexpr double kTheta = 10000;
   Olmo3Config c{DecoderConfig::from(config, 2048)};
-  if (config.find("layer_types") != nullptr && !config.find("layer_types")->is_null()) {
-    c.layer_types = ashlar::layer_types(config, c.layers, {"sliding_attention", "full_attention"}, "");
-  } else {  // every fourth layer is full
-    for (Index i = 0; i < c.layers; ++i)
-      c.layer_types.push_back((i + 1) % 4 == 0 ? "full_attention" : "sliding_attention");
-  }
+  c.layer_types = window_layer_types(config, c.layers, 4);
   c.window = positive(config, "sliding_window", 4096);
   c.full_rope = *rope_of(config, "full_attention", c, kTheta);
   // One dictionary for all layers is scaling for the full ones.

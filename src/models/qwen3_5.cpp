@@ -7,20 +7,6 @@ namespace ashlar {
 inline namespace v0 {
 namespace {
 
-// The members of `config` that its text part does not have in another way, in front of that: of equal names
-// the first is found.
-Value text_part(const Value& config) {
-  const Value* text = config.find("text_config");
-  if (text == nullptr || text->is_null()) return config;
-  if (text->object() == nullptr) throw Error("InvalidConfig", "config: \"text_config\" is not an object");
-  Value::Object members;
-  for (const char* key : {"tie_word_embeddings", "quantization_config"})
-    if (const Value* outer = config.find(key); outer != nullptr && !outer->is_null())
-      members.emplace_back(key, *outer);
-  members.insert(members.end(), text->object()->begin(), text->object()->end());
-  return members;
-}
-
 // `config` with members before its own.
 Value with(Value::Object members, const Value& config) {
   if (config.object() != nullptr)

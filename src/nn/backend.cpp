@@ -20,6 +20,52 @@ Parameter owned(Tensor<float, 1> values, const std::vector<Index>& shape) {
   return {owner->data(), DType::f32, shape, owner};
 }
 
+template <class From, class To>
+void copy_rows(View<const From, 3> from, View<To, 3> to, CpuExec& exec) {
+  expect_shape("copy", "to", to, from.shape);
+  const Index tokens = from.shape[0], heads = from.shape[1], dim = from.shape[2];
+  constexpr Index kRows = 256;
+  exec.parallel_for((tokens * heads + kRows - 1) / kRows, [&](Index part, int) {
+    for (Index row = part * kRows; row < std::min(tokens * heads, (part + 1) * kRows); ++row) {
+      const From* x = from.at(row / heads, row % heads);
+      To* y = to.at(row / heads, row % heads);
+      if constexpr (std::is_same_v<From, To>)
+        std::memcpy(y, x, sizeof(To) * static_cast<std::size_t>(dim));
+      else
+        for (Index i = 0; i < dim; ++i) y[i] = static_cast<To>(x[i]);
+    }
+  });
+}
+
+template <class T>
+void move_rows(View<const T, 2> from, View<T, 2> to) {
+  expect_shape("move", "to", to, from.shape);
+  const auto [rows, dim] = from.shape;
+  const bool forwards = to.data <= from.data;
+  for (Index i = 0; i < rows; ++i) {
+    const Index row = forwards ? i : rows - 1 - i;
+    std::memmove(to.at(row), from.at(row), sizeof(T) * static_cast<std::size_t>(dim));
+  }
+}
+
+template <class T>
+void read_rows(View<const T, 3> from, void* to) {
+  const std::size_t bytes = sizeof(T) * static_cast<std::size_t>(from.shape[2]);
+  auto* out = static_cast<std::byte*>(to);
+  if (bytes == 0) return;
+  for (Index t = 0; t < from.shape[0]; ++t)
+    for (Index h = 0; h < from.shape[1]; ++h, out += bytes) std::memcpy(out, from.at(t, h), bytes);
+}
+
+template <class T>
+void write_rows(const void* from, View<T, 3> to) {
+  const std::size_t bytes = sizeof(T) * static_cast<std::size_t>(to.shape[2]);
+  const auto* in = static_cast<const std::byte*>(from);
+  if (bytes == 0) return;
+  for (Index t = 0; t < to.shape[0]; ++t)
+    for (Index h = 0; h < to.shape[1]; ++h, in += bytes) std::memcpy(to.at(t, h), in, bytes);
+}
+
 }  // namespace
 
 Tensor<float, 1> to_floats(const Parameter& p) {
@@ -60,25 +106,20 @@ DenseWeight Backend<CpuExec>::matrix(const Parameter& p, Index rows, Index colum
 }
 
 void Backend<CpuExec>::copy(View<const float, 3> from, View<float, 3> to, CpuExec& exec) {
-  expect_shape("copy", "to", to, from.shape);
-  const Index tokens = from.shape[0], heads = from.shape[1], dim = from.shape[2];
-  constexpr Index kRows = 256;
-  exec.parallel_for((tokens * heads + kRows - 1) / kRows, [&](Index part, int) {
-    for (Index row = part * kRows; row < std::min(tokens * heads, (part + 1) * kRows); ++row)
-      std::memcpy(to.at(row / heads, row % heads), from.at(row / heads, row % heads),
-                  sizeof(float) * static_cast<std::size_t>(dim));
-  });
+  copy_rows(from, to, exec);
+}
+void Backend<CpuExec>::copy(View<const float, 3> from, View<bf16, 3> to, CpuExec& exec) {
+  copy_rows(from, to, exec);
+}
+void Backend<CpuExec>::copy(View<const bf16, 3> from, View<float, 3> to, CpuExec& exec) {
+  copy_rows(from, to, exec);
+}
+void Backend<CpuExec>::copy(View<const bf16, 3> from, View<bf16, 3> to, CpuExec& exec) {
+  copy_rows(from, to, exec);
 }
 
-void Backend<CpuExec>::move(View<const float, 2> from, View<float, 2> to) {
-  expect_shape("move", "to", to, from.shape);
-  const auto [rows, dim] = from.shape;
-  const bool forwards = to.data <= from.data;
-  for (Index i = 0; i < rows; ++i) {
-    const Index row = forwards ? i : rows - 1 - i;
-    std::memmove(to.at(row), from.at(row), sizeof(float) * static_cast<std::size_t>(dim));
-  }
-}
+void Backend<CpuExec>::move(View<const float, 2> from, View<float, 2> to) { move_rows(from, to); }
+void Backend<CpuExec>::move(View<const bf16, 2> from, View<bf16, 2> to) { move_rows(from, to); }
 
 void Backend<CpuExec>::fill(View<float, 3> to, float value) {
   const auto [rows, heads, dim] = to.shape;
@@ -86,19 +127,10 @@ void Backend<CpuExec>::fill(View<float, 3> to, float value) {
     for (Index h = 0; h < heads; ++h) std::fill_n(to.at(i, h), dim, value);
 }
 
-void Backend<CpuExec>::read(View<const float, 3> from, float* to) {
-  const auto [tokens, heads, dim] = from.shape;
-  for (Index t = 0; t < tokens; ++t)
-    for (Index h = 0; h < heads; ++h, to += dim)
-      std::memcpy(to, from.at(t, h), sizeof(float) * static_cast<std::size_t>(dim));
-}
-
-void Backend<CpuExec>::write(const float* from, View<float, 3> to) {
-  const auto [tokens, heads, dim] = to.shape;
-  for (Index t = 0; t < tokens; ++t)
-    for (Index h = 0; h < heads; ++h, from += dim)
-      std::memcpy(to.at(t, h), from, sizeof(float) * static_cast<std::size_t>(dim));
-}
+void Backend<CpuExec>::read(View<const float, 3> from, void* to) { read_rows(from, to); }
+void Backend<CpuExec>::read(View<const bf16, 3> from, void* to) { read_rows(from, to); }
+void Backend<CpuExec>::write(const void* from, View<float, 3> to) { write_rows(from, to); }
+void Backend<CpuExec>::write(const void* from, View<bf16, 3> to) { write_rows(from, to); }
 
 }  // namespace v0
 }  // namespace ashlar

@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 #include "ashlar/nn/parameter_reader.hpp"
 
+#include <algorithm>
 #include <cstring>
 
 namespace ashlar {
@@ -123,9 +124,13 @@ Parameter transpose(const Parameter& matrix) {
   auto copy = std::make_shared<Tensor<std::byte, 1>>(
       std::array<Index, 1>{rows * columns * static_cast<Index>(bytes)});
   const auto* from = static_cast<const std::byte*>(matrix.data);
-  for (Index r = 0; r < rows; ++r)
-    for (Index c = 0; c < columns; ++c, from += bytes)
-      std::memcpy(copy->data() + (c * rows + r) * static_cast<Index>(bytes), from, bytes);
+  constexpr Index kBlock = 32;  // whose rows and columns stay in the cache
+  for (Index r0 = 0; r0 < rows; r0 += kBlock)
+    for (Index c0 = 0; c0 < columns; c0 += kBlock)
+      for (Index r = r0; r < std::min(rows, r0 + kBlock); ++r)
+        for (Index c = c0; c < std::min(columns, c0 + kBlock); ++c)
+          std::memcpy(copy->data() + (c * rows + r) * static_cast<Index>(bytes),
+                      from + (r * columns + c) * static_cast<Index>(bytes), bytes);
   return {copy->data(), matrix.dtype, {columns, rows}, copy};
 }
 

@@ -47,6 +47,13 @@ TEST(F16, EveryValueSurvivesTheRoundTrip) {
   }
 }
 
+TEST(RoundedTo, IsTheNumberThatTheTypeHas) {
+  EXPECT_EQ(rounded_to(DType::bf16, 1 + 0x1p-7f + 0x1p-9f), 1 + 0x1p-7f);
+  EXPECT_EQ(rounded_to(DType::f16, 1 + 0x1p-10f + 0x1p-12f), 1 + 0x1p-10f);
+  EXPECT_EQ(rounded_to(DType::f32, 1 + 0x1p-23f), 1 + 0x1p-23f);
+  EXPECT_EQ(rounded_to(DType::f64, 0.1f), 0.1f);
+}
+
 TEST(F16, RoundsToNearestEven) {
   EXPECT_EQ(f16(1.0f + 0x1p-11f).bits, 0x3c00);
   EXPECT_EQ(f16(1.0f + 3 * 0x1p-11f).bits, 0x3c02);

@@ -21,8 +21,9 @@ TEST(Allocations, AreCounted) {
 TEST(Allocations, SteadyStateDecodingMakesNone) {
   if (!kCountsAllocations) GTEST_SKIP() << "a sanitizer has its own malloc";
   for (const Architecture& a :
-       {kLlama, kOlmo3, kOlmoHybrid, kMamba2, kRwkv6, kRwkv7, kQwen3Next, kQwen3_5, kQwen3_5Moe, kLfm2,
-        kMiniMax, kKimiLinear, kDeltaNet, kGatedDeltaNet, kGla, kHgrn, kRetNet})
+       {kLlama,      kOlmo3,      kOlmoHybrid,    kMamba2, kRwkv6,  kRwkv7,  kQwen3Next,
+        kQwen3_5,    kQwen3_5Moe, kLfm2,          kGemma2, kGemma3, kGptOss, kMiniMax,
+        kKimiLinear, kDeltaNet,   kGatedDeltaNet, kGla,    kHgrn,   kRetNet})
     for (DType dtype : {DType::f32, DType::bf16})
       for (int threads : {1, 2}) {
         CpuExec exec({threads});
@@ -45,6 +46,29 @@ TEST(Allocations, SteadyStateDecodingMakesNone) {
           for (Cache& cache : caches) cache.rollback(1);
         }
         EXPECT_EQ(allocations_so_far - keeping, 0) << a.name << ", keeping updates, threads " << threads;
+      }
+}
+
+TEST(Allocations, NorDoesDecodingWithRingsAnd16BitsAndPages) {
+  if (!kCountsAllocations) GTEST_SKIP() << "a sanitizer has its own malloc";
+  for (const Architecture& a : {kOlmo3Long, kKimiLinear})
+    for (DType type : {DType::f32, DType::bf16})
+      for (bool paged : {false, true}) {
+        CpuExec exec({2});
+        const auto model = random_model(a, exec);
+        const Index capacity = model->max_positions();
+        std::vector<Cache> caches;
+        const auto pages = model->new_pages(100, 8, type);
+        for (int i = 0; i < 2; ++i)
+          caches.push_back(paged ? model->new_cache(capacity, pages) : model->new_cache(capacity, type));
+        Cache* const pointers[] = {&caches[0], &caches[1]};
+        Tensor<float, 2> logits({2, model->vocab_size()});
+        const Ids ids{1, 2};
+        auto decode = [&] { model->decode(ids, pointers, logits.view(), exec); };
+        decode(), decode();
+        const long before = allocations_so_far;
+        while (caches[0].position() < std::min<Index>(capacity, 150)) decode();
+        EXPECT_EQ(allocations_so_far - before, 0) << a.name << " " << name(type) << (paged ? ", paged" : "");
       }
 }
 

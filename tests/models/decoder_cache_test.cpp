@@ -16,8 +16,8 @@ class EachCache : public testing::TestWithParam<Architecture> {
 };
 INSTANTIATE_TEST_SUITE_P(Decoders, EachCache,
                          testing::Values(kLlama, kOlmo3, kOlmoHybrid, kFlaMamba2, kRwkv6, kRwkv6Hybrid,
-                                         kRwkv7, kQwen3Next, kLfm2, kMiniMax, kKimiLinear, kDeltaNet, kGla,
-                                         kHgrn, kHgrn2),
+                                         kRwkv7, kQwen3Next, kLfm2, kGemma2, kGemma3, kGptOss, kMiniMax,
+                                         kKimiLinear, kDeltaNet, kGla, kHgrn, kHgrn2),
                          name_of);
 
 TEST_P(EachCache, ACopyContinuesBitForBitAndByItself) {
@@ -69,18 +69,20 @@ TEST_P(EachCache, RefusesBytesThatItDidNotSave) {
     bytes[at] ^= std::byte{0x41};
     return bytes;
   };
-  EXPECT_EQ(refused({}), "saved cache: 0 bytes are too few, expected a header of 40");
+  EXPECT_EQ(refused({}), "saved cache: 0 bytes are too few, expected a header of 48");
   EXPECT_EQ(refused(changed(0)), "saved cache: it does not begin as a saved cache does");
-  EXPECT_EQ(refused(changed(8)), "saved cache: its version is 67, expected 2");
+  EXPECT_EQ(refused(changed(8)), "saved cache: its version is 66, expected 3");
   EXPECT_EQ(refused(changed(16)), "saved cache: it is of a model with other shapes");
-  EXPECT_EQ(refused(changed(24)), "saved cache: it holds 76 tokens, this cache has room for 24");
-  EXPECT_EQ(refused(changed(31)).find("saved cache: it holds "), 0u);  // 2^62 tokens
+  EXPECT_EQ(refused(changed(24)),
+            "saved cache: its keys and values have 97 bits, this cache keeps them as f32");
+  EXPECT_EQ(refused(changed(32)), "saved cache: it holds 76 tokens, this cache has room for 24");
+  EXPECT_EQ(refused(changed(39)).find("saved cache: it holds "), 0u);  // 2^62 tokens
   auto position = saved;
-  position[24] = std::byte{12};                                          // fits, but the rest is of 13
+  position[32] = std::byte{12};                                          // fits, but the rest is of 13
   if (model_->new_cache(12).bytes() != model_->new_cache(13).bytes()) {  // one that grows with its tokens
     EXPECT_EQ(refused(position).find("saved cache: it has "), 0u);
   }
-  EXPECT_EQ(refused(changed(32)).find("saved cache: it has "), 0u);
+  EXPECT_EQ(refused(changed(40)).find("saved cache: it has "), 0u);
   auto cut = saved;
   cut.pop_back();
   EXPECT_EQ(refused(cut).find("saved cache: it has "), 0u);

@@ -12,7 +12,7 @@ using namespace test;
 class Golden : public testing::TestWithParam<const char*> {};
 INSTANTIATE_TEST_SUITE_P(HuggingFace, Golden,
                          testing::Values("llama", "olmo3", "olmo_hybrid", "qwen3_next", "qwen3_5", "lfm2",
-                                         "minimax", "kimi_linear"));
+                                         "minimax", "kimi_linear", "gemma2", "gemma3", "gpt_oss"));
 
 TEST_P(Golden, LogitsAgree) {
   const std::string goldens = ASHLAR_GOLDENS;

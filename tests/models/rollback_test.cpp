@@ -33,9 +33,9 @@ class EachRollback : public testing::TestWithParam<Architecture> {
 INSTANTIATE_TEST_SUITE_P(Decoders, EachRollback,
                          testing::Values(kLlama, kOlmo3, kOlmoHybrid, kMamba2, kFlaMamba2, kRwkv6,
                                          kRwkv6Hybrid, kRwkv7, kQwen3Next, kQwen3_5, kQwen3_5Moe, kLfm2,
-                                         kMiniMax, kKimiLinear, kDeltaNet, kDeltaNetSum, kGatedDeltaNet,
-                                         kGatedDeltaNetBare, kGatedDeltaProduct, kGla, kKda, kHgrn, kHgrn2,
-                                         kRetNet),
+                                         kGemma2, kGemma3, kGptOss, kMiniMax, kKimiLinear, kDeltaNet,
+                                         kDeltaNetSum, kGatedDeltaNet, kGatedDeltaNetBare, kGatedDeltaProduct,
+                                         kGla, kKda, kHgrn, kHgrn2, kRetNet),
                          name_of);
 
 TEST_P(EachRollback, OfDecodedTokensIsTheCacheBeforeThem) {

@@ -33,6 +33,14 @@ inline constexpr Architecture kOlmo3{"olmo3", R"({"model_type": "olmo3", "vocab_
   "sliding_attention": {"rope_type": "default", "rope_theta": 10000.0},
   "full_attention": {"rope_type": "yarn", "rope_theta": 10000.0, "factor": 4.0,
                      "original_max_position_embeddings": 16}}})"};
+// More positions than a ring of 64 rows.
+inline constexpr Architecture kOlmo3Long{"olmo3_long",
+                                         R"({"model_type": "olmo3", "vocab_size": 67, "hidden_size": 48,
+  "intermediate_size": 40, "num_hidden_layers": 3, "num_attention_heads": 6, "num_key_value_heads": 2,
+  "layer_types": ["sliding_attention", "full_attention", "sliding_attention"], "sliding_window": 5,
+  "max_position_embeddings": 300, "rope_parameters": {
+  "sliding_attention": {"rope_type": "default", "rope_theta": 10000.0},
+  "full_attention": {"rope_type": "default", "rope_theta": 10000.0}}})"};
 inline constexpr Architecture kOlmoHybrid{
     "olmo_hybrid", R"({"model_type": "olmo_hybrid", "vocab_size": 53, "hidden_size": 36,
   "intermediate_size": 56, "num_hidden_layers": 4, "num_attention_heads": 3, "num_key_value_heads": 3,
@@ -70,6 +78,22 @@ inline constexpr Architecture kMiniMax{"minimax", R"({"model_type": "minimax", "
   "full_attn_alpha_factor": 1.5, "full_attn_beta_factor": 0.75, "linear_attn_alpha_factor": 1.25,
   "linear_attn_beta_factor": 0.8, "mlp_alpha_factor": 1.1, "mlp_beta_factor": 0.9, "sliding_window": 6,
   "max_position_embeddings": 64})"};
+inline constexpr Architecture kGemma2{"gemma2", R"({"model_type": "gemma2", "vocab_size": 61,
+  "hidden_size": 36, "intermediate_size": 44, "num_hidden_layers": 3, "num_attention_heads": 6,
+  "num_key_value_heads": 2, "head_dim": 10, "sliding_window": 5, "query_pre_attn_scalar": 7.5,
+  "attn_logit_softcapping": 4.0, "final_logit_softcapping": 6.5, "attention_bias": true,
+  "max_position_embeddings": 64})"};
+inline constexpr Architecture kGemma3{"gemma3", R"({"model_type": "gemma3_text", "vocab_size": 57,
+  "hidden_size": 49, "intermediate_size": 52, "num_hidden_layers": 4, "num_attention_heads": 5,
+  "num_key_value_heads": 1, "head_dim": 6, "sliding_window": 4, "sliding_window_pattern": 3,
+  "query_pre_attn_scalar": 11, "rope_theta": 2e5, "rope_local_base_freq": 700,
+  "rope_scaling": {"rope_type": "linear", "factor": 4.0}, "final_logit_softcapping": 9,
+  "max_position_embeddings": 64})"};
+inline constexpr Architecture kGptOss{"gpt_oss", R"({"model_type": "gpt_oss", "vocab_size": 59,
+  "hidden_size": 30, "intermediate_size": 14, "num_hidden_layers": 3, "num_attention_heads": 6,
+  "num_key_value_heads": 3, "head_dim": 8, "num_local_experts": 5, "num_experts_per_tok": 2,
+  "sliding_window": 5, "swiglu_limit": 0.75, "max_position_embeddings": 64, "rope_scaling":
+  {"rope_type": "yarn", "factor": 4.0, "original_max_position_embeddings": 16, "truncate": false}})"};
 
 inline constexpr Architecture kKimiLinear{"kimi_linear", R"({"model_type": "kimi_linear", "vocab_size": 47,
   "hidden_size": 26, "intermediate_size": 38, "num_hidden_layers": 4, "num_attention_heads": 3,
@@ -148,11 +172,15 @@ inline bool each_expert_present(std::string_view name) {
   return !name.ends_with("experts.gate_up_proj") && !name.ends_with(".bias");
 }
 
+// The router is called so, and everything has a bias.
+inline bool gpt_oss_present(std::string_view name) { return name.find(".gate.") == std::string_view::npos; }
+
 inline const std::function<bool(std::string_view)>& present_in(const Architecture& a) {
-  static const std::function<bool(std::string_view)> usual, hybrid = olmo_hybrid_present,
-                                                            sparse = each_expert_present;
+  static const std::function<bool(std::string_view)> usual,
+      hybrid = olmo_hybrid_present, sparse = each_expert_present, biased = gpt_oss_present;
   const std::string_view name = a.name;
   return name == "olmo_hybrid"                                                ? hybrid
+         : name == "gpt_oss"                                                  ? biased
          : name == "qwen3_next" || name == "minimax" || name == "kimi_linear" ? sparse
                                                                               : usual;
 }
@@ -174,21 +202,41 @@ class KeptParameters : public Parameters {
   std::map<std::string, Parameter> tensors;
 };
 
-class Recorder : public RandomParameters {
+// Norms of qwen3_next and qwen3_5 add one to their weights, but for the one behind the recurrence. Random
+// weights lie around one: there they are taken around zero, so that these norms do what others do.
+class ModelParameters : public RandomParameters {
  public:
-  using RandomParameters::RandomParameters;
+  ModelParameters(const Architecture& a, DType dtype)
+      : RandomParameters(dtype, 7, present_in(a)),
+        zero_centred_(std::string_view(a.name).starts_with("qwen3_")) {}
   Parameter make(std::string_view name, std::span<const Index> shape) const override {
-    return kept.tensors[std::string(name)] = RandomParameters::make(name, shape);
+    const Parameter p = RandomParameters::make(name, shape);
+    if (!zero_centred_ || !name.ends_with("norm.weight") || name.ends_with("linear_attn.norm.weight"))
+      return p;
+    auto less = std::make_shared<Tensor<float, 1>>(to_floats(p));
+    for (Index i = 0; i < less->size(); ++i) less->data()[i] -= 1;
+    return {less->data(), DType::f32, p.shape, less};
+  }
+
+ private:
+  bool zero_centred_;
+};
+
+class Recorder : public ModelParameters {
+ public:
+  using ModelParameters::ModelParameters;
+  Parameter make(std::string_view name, std::span<const Index> shape) const override {
+    return kept.tensors[std::string(name)] = ModelParameters::make(name, shape);
   }
   mutable KeptParameters kept;
 };
 
 inline std::unique_ptr<Model> random_model(const Architecture& a, CpuExec& exec, DType dtype = DType::f32) {
-  return load_decoder_lm(parse_json(a.config, "config"), RandomParameters(dtype, 7, present_in(a)), exec);
+  return load_decoder_lm(parse_json(a.config, "config"), ModelParameters(a, dtype), exec);
 }
 // The tensors of random_model.
 inline KeptParameters random_checkpoint(const Architecture& a) {
-  const Recorder recorder(DType::f32, 7, present_in(a));
+  const Recorder recorder(a, DType::f32);
   CpuExec exec;
   load_decoder_lm(parse_json(a.config, "config"), recorder, exec);
   return recorder.kept;

@@ -174,6 +174,54 @@ TEST(Attention, ZeroCentredNormsAddOneToTheirWeights) {
   EXPECT_LE(difference(run(c, Rearranged(DType::f32, 5), exec), want), 20 * test::kEps);
 }
 
+TEST(Attention, TheScaleIsTheProjectionsOwn) {
+  // q twice as large with half the scale.
+  struct Twice : RandomParameters {
+    using RandomParameters::RandomParameters;
+    Parameter make(std::string_view name, std::span<const Index> shape) const override {
+      const Parameter p = RandomParameters::make(name, shape);
+      if (!name.starts_with("q_proj")) return p;
+      auto twice = std::make_shared<Tensor<float, 1>>(to_floats(p));
+      for (Index i = 0; i < p.size(); ++i) twice->data()[i] *= 2;
+      return {twice->data(), DType::f32, p.shape, twice};
+    }
+  };
+  CpuExec exec;
+  AttentionConfig c{kHidden, 4, 2, 6};
+  const auto usual = run(c, kWeights, exec);
+  c.scale = 0.5f / std::sqrt(6.f);
+  EXPECT_LE(difference(run(c, Twice(DType::f32, 5), exec), usual), 20 * test::kEps);
+  EXPECT_GT(difference(run(c, kWeights, exec), usual), 1e-3);
+}
+
+TEST(Attention, CapsAndSinksComeToTheirLimits) {
+  // A cap far above the scores is none; so is a sink of -inf, and behind one of 80 nothing is seen.
+  struct Sinks : RandomParameters {
+    using RandomParameters::RandomParameters;
+    Parameter make(std::string_view name, std::span<const Index> shape) const override {
+      if (name != "sinks") return RandomParameters::make(name, shape);
+      auto all = std::make_shared<Tensor<float, 1>>(std::array<Index, 1>{shape[0]});
+      for (Index h = 0; h < shape[0]; ++h) all->data()[h] = value;
+      return {all->data(), DType::f32, {shape.begin(), shape.end()}, all};
+    }
+    float value = 0;
+  };
+  CpuExec exec;
+  AttentionConfig c{kHidden, 4, 2, 6};
+  const auto usual = run(c, kWeights, exec);
+  c.soft_cap = 1e5f;
+  EXPECT_LE(difference(run(c, kWeights, exec), usual), 20 * test::kEps);
+  c.soft_cap = 0.5f;
+  EXPECT_GT(difference(run(c, kWeights, exec), usual), 1e-3);
+  c.soft_cap = 0, c.sinks = true;
+  Sinks sinks(DType::f32, 5);
+  EXPECT_GT(difference(run(c, sinks, exec), usual), 1e-3);
+  sinks.value = -std::numeric_limits<float>::infinity();
+  EXPECT_LE(difference(run(c, sinks, exec), usual), 20 * test::kEps);
+  sinks.value = 80;
+  for (float y : run(c, sinks, exec)) EXPECT_NEAR(y, 0, 1e-20);
+}
+
 TEST(Attention, RotationIsRelative) {
   // The same tokens at other positions attend alike.
   CpuExec exec;

@@ -12,7 +12,7 @@ namespace {
 using Matrix = std::vector<std::vector<double>>;
 using test::Array;
 
-// Experts of their own, or fused: the same numbers, once in each layout.
+// Experts of their own, or fused as the configuration says: the same numbers, once in each layout.
 struct Layer : RandomParameters {
   explicit Layer(const MoeConfig& config, bool fused = false, DType dtype = DType::f32)
       : RandomParameters(dtype, 5,
@@ -25,6 +25,7 @@ struct Layer : RandomParameters {
   Parameter make(std::string_view name, std::span<const Index> shape) const override {
     const bool both = name == "experts.gate_up_proj";
     if (!both && name != "experts.down_proj") return RandomParameters::make(name, shape);
+    if (c.fused == FusedExperts::interleaved_columns) return by_columns(both, shape);
     std::vector<float> all;
     auto add = [&](Index e, const char* part, Index rows, Index columns) {
       const Tensor<float, 1> values = to_floats(
@@ -37,6 +38,21 @@ struct Layer : RandomParameters {
       else
         add(e, "down_proj", c.hidden, c.width);
     auto owner = std::make_shared<std::vector<float>>(std::move(all));
+    return {owner->data(), DType::f32, {shape.begin(), shape.end()}, owner};
+  }
+  Parameter by_columns(bool both, std::span<const Index> shape) const {
+    auto owner = std::make_shared<std::vector<float>>();
+    for (Index e = 0; e < shape[0]; ++e) {
+      const std::string expert = concat("experts.", e, ".");
+      const Matrix one = both ? matrix(expert + "gate_proj.weight", c.width, c.hidden)
+                              : matrix(expert + "down_proj.weight", c.hidden, c.width);
+      const Matrix up = both ? matrix(expert + "up_proj.weight", c.width, c.hidden) : Matrix();
+      for (std::size_t column = 0; column < one[0].size(); ++column)
+        for (std::size_t row = 0; row < one.size(); ++row) {
+          owner->push_back(static_cast<float>(one[row][column]));
+          if (both) owner->push_back(static_cast<float>(up[row][column]));
+        }
+    }
     return {owner->data(), DType::f32, {shape.begin(), shape.end()}, owner};
   }
   Matrix matrix(const std::string& name, Index rows, Index columns) const {
@@ -64,9 +80,34 @@ std::vector<double> expert(const Layer& layer, const std::string& prefix, Index 
   return times(layer.matrix(prefix + "down_proj.weight", layer.c.hidden, width), gate);
 }
 
+// gpt-oss: biases, clipped gates, up + 1.
+std::vector<double> clipped_expert(const Layer& layer, Index e, const std::vector<double>& x) {
+  const MoeConfig& c = layer.c;
+  const std::string prefix = concat("experts.", e, ".");
+  const Matrix both = layer.matrix("experts.gate_up_proj_bias", c.experts, 2 * c.width),
+               last = layer.matrix("experts.down_proj_bias", c.experts, c.hidden);
+  const std::vector<double>&both_bias = both[std::size_t(e)], &down_bias = last[std::size_t(e)];
+  const bool columns = c.fused == FusedExperts::interleaved_columns;
+  const std::size_t width = std::size_t(c.width);
+  auto gate = times(layer.matrix(prefix + "gate_proj.weight", c.width, c.hidden), x);
+  const auto up = times(layer.matrix(prefix + "up_proj.weight", c.width, c.hidden), x);
+  const double limit = c.limit, slope = c.slope;
+  for (std::size_t i = 0; i < width; ++i) {
+    const double g = std::min(gate[i] + both_bias[columns ? 2 * i : i], limit),
+                 u = std::clamp(up[i] + both_bias[columns ? 2 * i + 1 : width + i], -limit, limit);
+    gate[i] = g * sigmoid(slope * g) * (u + 1);
+  }
+  auto y = times(layer.matrix(prefix + "down_proj.weight", c.hidden, c.width), gate);
+  for (std::size_t i = 0; i < y.size(); ++i) y[i] += down_bias[i];
+  return y;
+}
+
 std::vector<double> expected(const Layer& layer, const std::vector<double>& x) {
   const MoeConfig& c = layer.c;
   std::vector<double> logits = times(layer.matrix("gate.weight", c.experts, c.hidden), x);
+  if (c.biased)
+    for (Index e = 0; e < c.experts; ++e)
+      logits[std::size_t(e)] += layer.matrix("gate.bias", c.experts, 1)[std::size_t(e)][0];
   std::vector<double> bias(static_cast<std::size_t>(c.experts)), weights(static_cast<std::size_t>(c.chosen));
   if (c.selection_bias) {
     const Parameter p = layer.RandomParameters::make("gate.e_score_correction_bias", std::array{c.experts});
@@ -87,7 +128,8 @@ std::vector<double> expected(const Layer& layer, const std::vector<double>& x) {
     for (std::size_t i = 0; i < y.size(); ++i) y[i] += weight * part[i];
   };
   for (std::size_t j = 0; j < ids.size(); ++j)
-    add(weights[j], expert(layer, concat("experts.", Index{ids[j]}, "."), c.width, x));
+    add(weights[j], c.biased ? clipped_expert(layer, ids[j], x)
+                             : expert(layer, concat("experts.", Index{ids[j]}, "."), c.width, x));
   if (c.shared_width != 0) {
     const double gate =
         c.shared_gate ? sigmoid(times(layer.matrix("shared_expert_gate.weight", 1, c.hidden), x)[0]) : 1;
@@ -113,11 +155,19 @@ MoeConfig plain_config() {
   return c;
 }
 
+MoeConfig clipped_config(FusedExperts fused) {
+  MoeConfig c{38, 35, 6, 2};
+  c.fused = fused, c.biased = true, c.slope = 1.702f, c.limit = 1.5f, c.up_offset = 1;
+  return c;
+}
+
 TEST(MixtureOfExperts, MatchesTheEquations) {
   std::mt19937 rng(2);
-  for (const MoeConfig& c : {softmax_config(), sigmoid_config(), plain_config()}) {
+  for (const MoeConfig& c :
+       {softmax_config(), sigmoid_config(), plain_config(), clipped_config(FusedExperts::rows),
+        clipped_config(FusedExperts::interleaved_columns)}) {
     constexpr Index kTokens = 23;
-    const Layer layer(c), fused(c, true);
+    const Layer fused(c, true), layer(c, c.biased);
     Array<2> x({kTokens, c.hidden}), out({kTokens, c.hidden});
     x.normal(rng);
     std::vector<double> want;
@@ -143,10 +193,11 @@ TEST(MixtureOfExperts, MatchesTheEquations) {
 // Bits that may depend on the phase alone.
 TEST(MixtureOfExperts, ATokenDoesNotSeeTheOthersNorTheThreads) {
   std::mt19937 rng(3);
-  for (const MoeConfig& c : {softmax_config(), sigmoid_config(), plain_config()})
+  for (const MoeConfig& c : {softmax_config(), sigmoid_config(), plain_config(),
+                             clipped_config(FusedExperts::interleaved_columns)})
     for (DType dtype : {DType::f32, DType::bf16}) {
       constexpr Index kTokens = 150;
-      const Layer layer(c, false, dtype);
+      const Layer layer(c, c.biased, dtype);
       Array<2> x({kTokens, c.hidden}), out({kTokens, c.hidden});
       x.normal(rng);
       CpuExec one({1}), three({3});
@@ -161,6 +212,30 @@ TEST(MixtureOfExperts, ATokenDoesNotSeeTheOthersNorTheThreads) {
       }
       moe(x.cview().slice(0, 0, 0), out.view().slice(0, 0, 0), Phase::prefill, one);
     }
+}
+
+TEST(MixtureOfExperts, WithoutLimitSlopeAndOffsetTheClippedUnitIsTheUsualOne) {
+  std::mt19937 rng(4);
+  MoeConfig usual = plain_config(), columns = usual;
+  columns.fused = FusedExperts::interleaved_columns;
+  CpuExec exec;
+  Array<2> x({9, usual.hidden}), want({9, usual.hidden}), got({9, usual.hidden});
+  x.normal(rng);
+  const Layer rows(usual, true), by_columns(columns, true);
+  MixtureOfExperts<CpuExec>(ParameterReader<CpuExec>(rows, exec), usual)(x.cview(), want.view(),
+                                                                         Phase::prefill, exec);
+  MixtureOfExperts<CpuExec>(ParameterReader<CpuExec>(by_columns, exec), columns)(x.cview(), got.view(),
+                                                                                 Phase::prefill, exec);
+  test::expect_close(got.view(), want.cview(), [](Index) { return 0; });
+}
+
+TEST(MixtureOfExperts, RefusesBiasesThatItDoesNotRead) {
+  MoeConfig c = plain_config();
+  c.biased = true;
+  CpuExec exec;
+  const Layer layer(c);
+  EXPECT_EQ(test::refusal([&] { MixtureOfExperts<CpuExec>(ParameterReader<CpuExec>(layer, exec), c); }),
+            "MixtureOfExperts: biases of experts in tensors of their own, expected fused ones");
 }
 
 TEST(MixtureOfExperts, ReadsFusedExpertsWhereTheyAre) {

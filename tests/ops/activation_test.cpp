@@ -93,6 +93,63 @@ TEST(Activate, MultipliesByUpAndScaleAtEverySize) {
     }
 }
 
+// What clipping leaves of slope * x: f multiplies that rounding by z f'(z) / f(z), at most |z| for
+// exponential tails and z^2 + 0.2 |z|^3 for those of the gelus.
+TEST(Activate, ClipsScalesAndOffsets) {
+  std::mt19937 rng(6);
+  struct Case {
+    float scale, slope, limit, up_offset;
+  };
+  for (const Case& c : {Case{1 / 1.702f, 1.702f, 7, 1}, Case{5, 0.2f, kInf, 0}, Case{1, 1, 0.5f, 0},
+                        Case{1, 1, kInf, -0.25f}})
+    for (Index dim : {0, 1, 7, 63, 67})
+      for (bool gated : {false, true}) {
+        constexpr Index kTokens = 3;
+        Array<2> x({kTokens, dim}), up({kTokens, dim}), out({kTokens, dim});
+        x.normal(rng, 4), up.normal(rng, 5);
+        std::vector<double> expected(static_cast<std::size_t>(kTokens * dim));
+        const View<double, 2> want(expected.data(), {kTokens, dim});
+        for (Activation f : kAll) {
+          ActivateArgs<double> exact{x.exact(), {}, want, f, c.scale, c.slope, c.limit, c.up_offset};
+          Activate args{x.cview(), {}, out.view(), f, c.scale, c.slope, c.limit, c.up_offset};
+          if (gated) exact.up = up.exact(), args.up = up.cview();
+          ref::activate<double>(exact);
+          for (CpuExec& exec : test::contexts()) {
+            out.poison();
+            activate(args, exec);
+            test::expect_close(out.view(), want, [&](Index i) {
+              const double w = std::abs(expected[static_cast<std::size_t>(i)]);
+              const double z = c.slope * std::min(x.cview()(i / dim, i % dim), c.limit), m = std::abs(z);
+              return bound(f, z, w) * 1.01 + (3 + m + m * m + 0.2 * m * m * m) * test::kEps * w + 1e-34;
+            });
+            out.expect_padding_untouched();
+          }
+        }
+      }
+}
+
+TEST(Activate, ClippingKeepsNanAndEndsAtTheLimit) {
+  const float nan = std::numeric_limits<float>::quiet_NaN();
+  const float x[] = {kInf, nan, 1, 1, 1}, up[] = {1, 1, nan, kInf, -kInf};
+  float y[5];
+  for (CpuExec& exec : test::contexts())
+    for (Index width : {1, 5}) {
+      activate({{x, {5 / width, width}},
+                {up, {5 / width, width}},
+                {y, {5 / width, width}},
+                Activation::identity,
+                1,
+                1,
+                7,
+                1},
+               exec);
+      EXPECT_EQ(y[0], 14);
+      EXPECT_TRUE(std::isnan(y[1]) && std::isnan(y[2]));
+      EXPECT_EQ(y[3], 8);
+      EXPECT_EQ(y[4], -6);
+    }
+}
+
 TEST(Activate, WritesOverItsInputs) {
   std::mt19937 rng(4);
   Array<2> x({9, 67}), up({9, 67}), out({9, 67});
@@ -127,6 +184,10 @@ TEST(Activate, RefusesShapesThatDiffer) {
               activate({x.cview(), {}, out.view()}, exec);
             }),
             "activate: out has shape [3, 8], expected [2, 8]");
+  EXPECT_EQ(test::refusal([&] {
+              activate({x.cview(), {}, x.view(), Activation::silu, 1, 1, 0}, exec);
+            }),
+            "activate: limit is 0.000000, expected a positive number");
 }
 
 }  // namespace

@@ -125,5 +125,11 @@ inline constexpr DType dtype_of<std::int32_t> = DType::i32;
 template <>
 inline constexpr DType dtype_of<std::int64_t> = DType::i64;
 
+// x as a number of a type that is narrower than float.
+inline float rounded_to(DType t, float x) {
+  if (t == DType::bf16) return static_cast<float>(bf16(x));
+  return t == DType::f16 ? static_cast<float>(f16(x)) : x;
+}
+
 }  // namespace v0
 }  // namespace ashlar

@@ -10,17 +10,23 @@ namespace ashlar {
 inline namespace v0 {
 namespace kernels {
 
+inline constexpr Index kLongest = Index{1} << 30;  // positions of a sequence
 inline constexpr Index kNoEnd = (Index{1} << 30) + 64;  // behind every position; keys are 32 bits inside
 
 struct AttentionTables {
-  const AttentionPattern& pattern;
+  AttentionPattern pattern;
   bool local;  // the interval and the block lists are a part of the pattern
   // Whether a position is a global key [positions + 64], and how many before it are.
   const std::uint8_t* is_global = nullptr;
   const std::int32_t* globals_before = nullptr;
   Index positions = 0;
 
-  explicit AttentionTables(const AttentionPattern& p) : pattern(p), local(p.local() || !p.extended()) {}
+  explicit AttentionTables(const AttentionPattern& p) : pattern(p), local(p.local() || !p.extended()) {
+    // Longer than every sequence is as long as one.
+    for (Index* n : {&pattern.left, &pattern.right, &pattern.chunk, &pattern.dilation, &pattern.causal_block,
+                     &pattern.prefix, &pattern.strided})
+      *n = std::min(*n, kLongest);
+  }
 
   // Keys [0, allowed(i)) are not behind the query, in the pattern's sense.
   Index allowed(Index i) const {

@@ -23,11 +23,25 @@ inline constexpr int kStripVectors = 4;
 inline constexpr int kStripVectors = 2;
 #endif
 
+// Fetches what is `distance` elements behind an address into the first-level cache; 0: nothing. For matrices
+// that come from memory in rows which do not set off the hardware's prefetchers.
+struct FetchAhead {
+  Index distance = 0;
+  template <int kVectors, class T>
+  HWY_INLINE void operator()(const T* p) const {
+    constexpr int kElements = 64 / sizeof(T), kWidth = kVectors * static_cast<int>(HWY_LANES(float));
+    if (distance == 0) return;
+    ASHLAR_UNROLL
+    for (int n = 0; n < kWidth; n += kElements) hwy::Prefetch(p + distance + n);
+  }
+};
+
 // C [kRows, kVectors * lanes] = (kAdd ? C : 0) + A [kRows, depth] B [depth, kVectors * lanes].
 // B may be of any storage type.
 template <int kRows, int kVectors, bool kAdd, class T>
 HWY_INLINE void multiply_block(const float* HWY_RESTRICT a, Index a_pitch, const T* HWY_RESTRICT b,
-                               Index b_pitch, Index depth, float* HWY_RESTRICT c, Index c_pitch) {
+                               Index b_pitch, Index depth, float* HWY_RESTRICT c, Index c_pitch,
+                               FetchAhead fetch = {}) {
   const FloatTag d;
   constexpr Index kLanes = static_cast<Index>(HWY_LANES(float));
   FloatVec sums[kRows][kVectors];
@@ -35,6 +49,7 @@ HWY_INLINE void multiply_block(const float* HWY_RESTRICT a, Index a_pitch, const
     for (int n = 0; n < kVectors; ++n)
       sums[r][n] = kAdd ? hn::LoadU(d, c + r * c_pitch + n * kLanes) : hn::Zero(d);
   for (Index i = 0; i < depth; ++i, b += b_pitch) {
+    fetch.operator()<kVectors>(b);
     FloatVec row[kVectors];
     for (int n = 0; n < kVectors; ++n) row[n] = load(d, b + n * kLanes);
     for (int r = 0; r < kRows; ++r) {
@@ -49,28 +64,28 @@ HWY_INLINE void multiply_block(const float* HWY_RESTRICT a, Index a_pitch, const
 // C [kRows, columns] (+)= A [kRows, depth] B [depth, columns]; columns is a multiple of the lanes.
 template <int kRows, bool kAdd, class T>
 HWY_NOINLINE void multiply_strip(const float* a, Index a_pitch, const T* b, Index b_pitch, Index depth,
-                                 float* c, Index c_pitch, Index columns) {
+                                 float* c, Index c_pitch, Index columns, FetchAhead fetch = {}) {
   constexpr Index kLanes = static_cast<Index>(HWY_LANES(float));
   Index at = 0;
   for (; at + kStripVectors * kLanes <= columns; at += kStripVectors * kLanes)
-    multiply_block<kRows, kStripVectors, kAdd>(a, a_pitch, b + at, b_pitch, depth, c + at, c_pitch);
+    multiply_block<kRows, kStripVectors, kAdd>(a, a_pitch, b + at, b_pitch, depth, c + at, c_pitch, fetch);
   for (; at < columns; at += kLanes)
-    multiply_block<kRows, 1, kAdd>(a, a_pitch, b + at, b_pitch, depth, c + at, c_pitch);
+    multiply_block<kRows, 1, kAdd>(a, a_pitch, b + at, b_pitch, depth, c + at, c_pitch, fetch);
 }
 
 // The same for up to kStripRows rows.
 template <bool kAdd, class T>
 HWY_INLINE void multiply_rows(Index rows, const float* a, Index a_pitch, const T* b, Index b_pitch,
-                              Index depth, float* c, Index c_pitch, Index columns) {
+                              Index depth, float* c, Index c_pitch, Index columns, FetchAhead fetch = {}) {
   if (rows == kStripRows)
-    return multiply_strip<kStripRows, kAdd>(a, a_pitch, b, b_pitch, depth, c, c_pitch, columns);
+    return multiply_strip<kStripRows, kAdd>(a, a_pitch, b, b_pitch, depth, c, c_pitch, columns, fetch);
   if (rows >= 4) {
-    multiply_strip<4, kAdd>(a, a_pitch, b, b_pitch, depth, c, c_pitch, columns);
+    multiply_strip<4, kAdd>(a, a_pitch, b, b_pitch, depth, c, c_pitch, columns, fetch);
     rows -= 4, a += 4 * a_pitch, c += 4 * c_pitch;
   }
   for (; rows >= 2; rows -= 2, a += 2 * a_pitch, c += 2 * c_pitch)
-    multiply_strip<2, kAdd>(a, a_pitch, b, b_pitch, depth, c, c_pitch, columns);
-  if (rows == 1) multiply_strip<1, kAdd>(a, a_pitch, b, b_pitch, depth, c, c_pitch, columns);
+    multiply_strip<2, kAdd>(a, a_pitch, b, b_pitch, depth, c, c_pitch, columns, fetch);
+  if (rows == 1) multiply_strip<1, kAdd>(a, a_pitch, b, b_pitch, depth, c, c_pitch, columns, fetch);
 }
 
 #if HWY_TARGET != HWY_SCALAR
@@ -99,7 +114,8 @@ HWY_INLINE hn::Vec<hn::FixedTag<float, 4>> sums_of_4(FloatTag d, FloatVec a, Flo
 // zero from depth to the next multiple of the lanes.
 template <int kRows, class T>
 HWY_INLINE void dot_4_keys(const float* HWY_RESTRICT a, Index a_pitch, const T* HWY_RESTRICT b, Index b_pitch,
-                           Index keys, Index depth, float* HWY_RESTRICT c, Index c_pitch) {
+                           Index keys, Index depth, float* HWY_RESTRICT c, Index c_pitch,
+                           FetchAhead fetch = {}) {
   const FloatTag d;
   constexpr Index kLanes = static_cast<Index>(HWY_LANES(float));
   FloatVec sums[kRows][4];
@@ -113,7 +129,10 @@ HWY_INLINE void dot_4_keys(const float* HWY_RESTRICT a, Index a_pitch, const T* 
   const auto add = [&](Index i, auto load_row) HWY_ATTR {
     FloatVec key[4];
     ASHLAR_UNROLL
-    for (int n = 0; n < 4; ++n) key[n] = load_row(rows[n] + i);
+    for (int n = 0; n < 4; ++n) {
+      fetch.operator()<1>(rows[n] + i);
+      key[n] = load_row(rows[n] + i);
+    }
     ASHLAR_UNROLL
     for (int r = 0; r < kRows; ++r) {
       const auto x = hn::LoadU(d, a + r * a_pitch + i);

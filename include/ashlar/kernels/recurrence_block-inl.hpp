@@ -3,10 +3,11 @@
 // triangular system. With S the state before the block, G the running sum of its log decays (a vector over
 // the key channels, or one number) and w_jl = exp(G_j - G_l), the block's own recurrence is (the UT form of
 // the delta rule; Yang et al., 2024)
-//   u_j = beta_j (v_j - S^T (e_j k_j) - sum_{l<j} (k_j w_jl k_l) u_l),  e_j = exp(G_j)      delta rule; else
-//   u_j = v_j y_j = S^T (e_{j-1} a_j) + sum_{l<j} (a_j w_{j-1,l} k_l) u_l + (a_j w_{j-1,l} b_l) y_l     low
-//   rank o_j = scale (S^T (e_j q_j) + sum_{l<=j} (q_j w_jl k_l) u_l + (q_j w_jl b_l) y_l) S  <- e_last S +
-//   sum_l (w_last,l k_l) u_l^T + (w_last,l b_l) y_l^T
+//   delta rule:  u_j = beta_j (v_j - S^T (e_j k_j) - sum_{l<j} (k_j w_jl k_l) u_l),  e_j = exp(G_j)
+//   else:        u_j = v_j
+//   low rank:    y_j = S^T (e_{j-1} a_j) + sum_{l<j} (a_j w_{j-1,l} k_l) u_l + (a_j w_{j-1,l} b_l) y_l
+//   o_j = scale (S^T (e_j q_j) + sum_{l<=j} (q_j w_jl k_l) u_l + (q_j w_jl b_l) y_l)
+//   S <- e_last S + sum_l (w_last,l k_l) u_l^T + (w_last,l b_l) y_l^T
 // where a read before the update has e_{j-1} and w_{j-1,l} in o_j, and q_j bonus k_j in its last term. The
 // decay of S is kept outside of it while that costs no precision: S = held * (what is stored), so that most
 // updates do not multiply S.

@@ -13,11 +13,47 @@ DecoderLm<Exec>::DecoderLm(Parts parts)
     : parts_(std::move(parts)), fingerprint_(new_cache(1).fingerprint()) {}
 
 template <class Exec>
-DecoderCache<Exec> DecoderLm<Exec>::new_cache(Index capacity) const {
+void DecoderLm<Exec>::check_capacity(Index capacity) const {
   if (capacity < 1 || capacity > max_positions())
     refuse("new_cache", "capacity is ", capacity, ", expected 1 to ", max_positions(), " tokens");
+}
+
+template <class Exec>
+DecoderCache<Exec> DecoderLm<Exec>::new_cache(Index capacity, DType kv) const {
+  check_capacity(capacity);
+  check_kv_type("new_cache", kv);
   std::vector<LayerState<Exec>> layers;
-  for (const auto& block : parts_.blocks) layers.push_back(block->new_state(capacity));
+  for (const auto& block : parts_.blocks) {
+    layers.push_back(block->new_state(kv == DType::f32 ? capacity : 0));
+    if (KvCache<Exec>& mine = layers.back().kv; mine && kv != DType::f32) mine = mine.like(capacity, kv);
+  }
+  return Cache(std::move(layers), capacity);
+}
+
+template <class Exec>
+auto DecoderLm<Exec>::new_pages(Index pages, Index page, DType kv) const -> Pages {
+  Pages all;
+  for (const auto& block : parts_.blocks) {
+    const LayerState<Exec> state = block->new_state(0);
+    all.push_back(state.kv ? std::make_shared<KvPagePool<Exec>>(state.kv.shape(), pages, page, kv) : nullptr);
+  }
+  return all;
+}
+
+template <class Exec>
+DecoderCache<Exec> DecoderLm<Exec>::new_cache(Index capacity, const Pages& pages) const {
+  check_capacity(capacity);
+  if (pages.size() != parts_.blocks.size())
+    refuse("new_cache", "there are pages for ", pages.size(), " layers, expected ", parts_.blocks.size());
+  std::vector<LayerState<Exec>> layers;
+  for (std::size_t i = 0; i < pages.size(); ++i) {
+    layers.push_back(parts_.blocks[i]->new_state(0));
+    KvCache<Exec>& mine = layers.back().kv;
+    if (static_cast<bool>(mine) != (pages[i] != nullptr) ||
+        (mine && mine.shape() != pages[i]->rows().shape()))
+      refuse("new_cache", "the pages of layer ", i, " are not of its keys and values");
+    if (mine) mine = mine.like(capacity, pages[i]);
+  }
   return Cache(std::move(layers), capacity);
 }
 
@@ -36,6 +72,9 @@ void DecoderLm<Exec>::check(std::string_view who, Ids ids, Offsets offsets,
       const Cache* cache = caches[static_cast<std::size_t>(n)];
       if (cache == nullptr || cache->fingerprint() != fingerprint_)
         refuse(who, "cache ", n, " was not made by this model");
+      if (const DType type = cache->kv_type(), first = caches[0]->kv_type(); type != first)
+        refuse(who, "caches 0 and ", n, " keep keys and values as ", name(first), " and as ", name(type),
+               ", expected one type");
       for (Index other = 0; other < n; ++other)
         if (caches[static_cast<std::size_t>(other)] == cache)
           refuse(who, "caches ", other, " and ", n, " are the same, expected one a sequence");
@@ -48,6 +87,16 @@ void DecoderLm<Exec>::check(std::string_view who, Ids ids, Offsets offsets,
   for (Index t = 0; t < tokens; ++t)
     if (const std::int32_t id = ids[static_cast<std::size_t>(t)]; id < 0 || id >= vocab_size())
       refuse(who, "ids[", t, "] is ", id, ", expected 0 to ", vocab_size() - 1);
+  std::size_t n = 0;
+  try {  // last: what can be refused no more
+    for (; n < caches.size(); ++n) {
+      const Index i = static_cast<Index>(n);
+      caches[n]->reserve(offsets.end(i, tokens) - offsets.begin(i));
+    }
+  } catch (const Error&) {
+    while (n-- > 0) caches[n]->release_reserved();
+    throw;
+  }
 }
 
 template <class Exec>
@@ -113,6 +162,8 @@ void DecoderLm<Exec>::forward(Ids ids, Offsets offsets, std::span<Cache* const> 
   parts_.norm(wanted, wanted, exec);
   const auto& head = parts_.head ? parts_.head : parts_.embedding;
   dense(typename Backend<Exec>::Dense{wanted, head, {}, logits, phase}, exec);
+  if (const float cap = c.logit_soft_cap; cap != 0)
+    activate(Activate{logits, {}, logits, Activation::tanh, cap, 1 / cap}, exec);
   for (std::size_t n = 0; n < caches.size(); ++n)
     caches[n]->advance(offsets.end(static_cast<Index>(n), tokens) - offsets.begin(static_cast<Index>(n)));
 }

@@ -55,14 +55,22 @@ class DecoderLm {
   Index max_positions() const { return parts_.config.max_positions; }
   const DecoderSize& size() const { return parts_.size; }
 
-  // A cache for one sequence of up to `capacity` tokens, at most max_positions().
-  Cache new_cache(Index capacity) const;
+  // A cache for one sequence of up to `capacity` tokens, at most max_positions(). Keys and values are kept as
+  // f32 or, in half the memory and rounded, as bf16. Layers with a window keep what it needs.
+  Cache new_cache(Index capacity, DType kv = DType::f32) const;
+
+  // Pages for the keys and values of many sequences, `pages` of `page` positions in each layer that has some
+  // (the others have no pool), and a cache that takes its pages from there as it grows: a copy of it shares
+  // them. Caches of the same pages are used by one thread at a time.
+  using Pages = std::vector<std::shared_ptr<KvPagePool<Exec>>>;
+  Pages new_pages(Index pages, Index page = 64, DType kv = DType::f32) const;
+  Cache new_cache(Index capacity, const Pages& pages) const;
 
   // Runs prompts through the model. Caches, one a sequence, are continued from where they stand; with none
   // each prompt starts afresh and nothing is kept. logits [N, V]: of each prompt's last token; [T, V]: of
   // every token. Refused, before any cache changes: an empty prompt, an id outside the vocabulary, a sequence
-  // that gets longer than its cache or max_positions(), the same cache twice, a cache of another model,
-  // shapes and counts that differ.
+  // that gets longer than its cache or max_positions(), more pages than are free, the same cache twice, a
+  // cache of another model, caches of two types, shapes and counts that differ.
   void prefill(Ids ids, Offsets offsets, std::span<Cache* const> caches, View<float, 2> logits,
                Exec& exec) const;
 
@@ -70,6 +78,7 @@ class DecoderLm {
   void decode(Ids ids, std::span<Cache* const> caches, View<float, 2> logits, Exec& exec) const;
 
  private:
+  void check_capacity(Index capacity) const;
   void check(std::string_view who, Ids ids, Offsets offsets, std::span<Cache* const> caches) const;
   void forward(Ids ids, Offsets offsets, std::span<Cache* const> caches, View<float, 2> logits, Phase phase,
                Exec& exec) const;
@@ -99,7 +108,9 @@ std::unique_ptr<DecoderLm<Exec>> make_decoder_lm(const DecoderConfig& c, const P
   typename DecoderLm<Exec>::Parts parts{c};
   parts.shared_width = shared_width;
   const bool tied = c.tied || !r.contains(names.head);
-  parts.embedding = r.matrix(names.embedding, c.vocab_size, c.hidden_size, tied);
+  const Parameter table = r.tensor(names.embedding, {c.vocab_size, c.hidden_size});
+  parts.config.embedding_scale = rounded_to(table.dtype, c.embedding_scale);
+  parts.embedding = r.matrix(table, c.vocab_size, c.hidden_size, tied);
   const ParameterCount embedding = r.count();
   if (!tied) parts.head = r.matrix(names.head, c.vocab_size, c.hidden_size);
   parts.norm = norm(r);

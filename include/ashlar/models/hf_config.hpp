@@ -19,7 +19,8 @@ struct DecoderConfig {
   float norm_eps = 1e-6f;
   Activation activation = Activation::silu;
   bool attention_bias = false, tied = false;
-  float embedding_scale = 1;
+  float embedding_scale = 1;  // as the embedding's type can say it
+  float logit_soft_cap = 0;   // logits are c tanh(logits / c); 0: not
 
   // `max_positions`: the architecture's default. The others too, where it has them: else "intermediate_size"
   // is required, and "head_dim" is hidden_size / heads.
@@ -33,14 +34,29 @@ inline constexpr Index kNoPositionLimit = Index{1} << 40;
 // The function that transformers calls so in "hidden_act".
 Activation activation_of(const std::string& name);
 
+// The member of this name, where there is one and it is not null.
+const Value* given(const Value& config, std::string_view key);
+
 // A positive integer.
 Index positive(const Value& config, std::string_view key);
 Index positive(const Value& config, std::string_view key, Index otherwise);
+
+// A finite number above 0.
+double positive_number(const Value& config, std::string_view key);
+double positive_number(const Value& config, std::string_view key, double otherwise);
 
 // One entry of "layer_types" a layer, each one of `known`; `otherwise` for all layers when the config has
 // none.
 std::vector<std::string> layer_types(const Value& config, Index layers,
                                      std::initializer_list<const char*> known, std::string_view otherwise);
+
+// "sliding_attention" or "full_attention" for each layer, from "layer_types"; where the config has none,
+// every `period`-th layer is full.
+std::vector<std::string> window_layer_types(const Value& config, Index layers, Index period);
+
+// The language model's part of a configuration for text and images: "text_config", with what the outer one
+// says of tied embeddings and quantization in front; or the configuration itself where it has none.
+Value text_part(const Value& config);
 
 // The rotation of a layer of this type, from "rope_parameters" (one for all, or one a layer type), or from
 // the older top-level "rope_theta" and "rope_scaling". rope_type: default, linear, llama3, yarn. None when

@@ -32,14 +32,20 @@ struct Backend<CpuExec> {
   static Matrix matrix(const Parameter& p, Index rows, Index columns, bool pack, CpuExec& exec);
   static Vector vector(Tensor<float, 1> values, CpuExec&) { return values; }
 
-  // to = from: equal shapes, innermost axes contiguous.
+  // to = from: equal shapes, innermost axes contiguous. To bf16 it rounds to the nearest (even).
   static void copy(View<const float, 3> from, View<float, 3> to, CpuExec& exec);
+  static void copy(View<const float, 3> from, View<bf16, 3> to, CpuExec& exec);
+  static void copy(View<const bf16, 3> from, View<float, 3> to, CpuExec& exec);
+  static void copy(View<const bf16, 3> from, View<bf16, 3> to, CpuExec& exec);
   // to = from: equal shapes, rows contiguous; both may be rows of one array.
   static void move(View<const float, 2> from, View<float, 2> to);
+  static void move(View<const bf16, 2> from, View<bf16, 2> to);
   static void fill(View<float, 3> to, float value);
-  // Packed host memory from and to a strided view.
-  static void read(View<const float, 3> from, float* to);
-  static void write(const float* from, View<float, 3> to);
+  // Packed host memory, at any address, from and to a strided view.
+  static void read(View<const float, 3> from, void* to);
+  static void read(View<const bf16, 3> from, void* to);
+  static void write(const void* from, View<float, 3> to);
+  static void write(const void* from, View<bf16, 3> to);
 };
 
 // The elements as floats, on the host. Refused: other types than f32, bf16, f16 and f64.

@@ -23,11 +23,11 @@ struct LayerState {
     if (tokens < 0 || tokens > kMostKept)
       refuse("LayerState", "tokens is ", tokens, ", expected 0 to ", kMostKept, " to keep");
     if (recurrent.heads() != 0) recurrent.keep_updates(tokens, substeps);
-    inputs.keep_updates(tokens), mlp_inputs.keep_updates(tokens);
+    kv.keep_updates(tokens), inputs.keep_updates(tokens), mlp_inputs.keep_updates(tokens);
   }
-  // How many tokens can be taken back now. Keys and values can be, always.
+  // How many tokens can be taken back now. Keys and values can be always, but for those of a window.
   Index kept_tokens() const {
-    Index kept = kv ? kv.length() : kMostKept;
+    Index kept = kv ? kv.kept_tokens() : kMostKept;
     if (recurrent.heads() != 0) kept = std::min(kept, recurrent.kept_tokens());
     for (const auto* tail : {&inputs, &mlp_inputs})
       if (*tail) kept = std::min(kept, tail->kept_tokens());

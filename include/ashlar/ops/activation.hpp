@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 #pragma once
 #include <cstdint>
+#include <limits>
 
 #include "ashlar/core/cpu_exec.hpp"
 
@@ -23,15 +24,21 @@ enum class Activation : std::uint8_t {
   elu1
 };
 
-// out = scale * f(x), or scale * f(x) * up when `up` is given: the gated linear unit of an MLP (SwiGLU,
-// GeGLU; Shazeer, 2020). Refused: shapes that differ. `out` may be `x` or `up`. Backward needs x and up.
+// out = scale * f(slope * x), or that times up when `up` is given: the gated linear unit of an MLP (SwiGLU,
+// GeGLU; Shazeer, 2020). With a limit and an offset (the clipped unit of gpt-oss, 2025: silu, slope 1.702,
+// scale 1 / slope, limit 7, offset 1)
+//   out = scale * f(slope * min(x, limit)) * (min(max(up, -limit), limit) + up_offset)
+// and with tanh, scale c and slope 1 / c a soft cap, c tanh(x / c) (Gemma 2, 2024). Refused: shapes that
+// differ, a limit that is not positive. `out` may be `x` or `up`. Backward needs x and up.
 template <class T>
 struct ActivateArgs {
   View<const T, 2> x;   // [T, D]
   View<const T, 2> up;  // [T, D]; empty: none
   View<T, 2> out;       // [T, D]
   Activation activation = Activation::silu;
-  T scale = 1;
+  T scale = 1, slope = 1;
+  T limit = std::numeric_limits<T>::infinity();
+  T up_offset = 0;
 };
 using Activate = ActivateArgs<float>;
 

@@ -55,8 +55,8 @@ struct AttentionPattern {
   // The equation above, key by key; the engine's own tests are its vectorised form.
   bool visible(Index head, Index i, Index j) const;
 
-  // Refuses contradictions, and lists that are not ascending or point outside of `positions`; 2^30 positions
-  // at most.
+  // Refuses contradictions, lists that are not ascending or do not reach over `positions`, and 2^30 positions
+  // or more. What lists say of positions behind a sequence's end is not used.
   void check(std::string_view op, Index heads, Index positions) const;
 };
 

@@ -1,5 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
 #pragma once
+#include <algorithm>
 #include <cmath>
 
 #include "ashlar/ops/activation.hpp"
@@ -29,8 +30,10 @@ T activation(Activation f, T x) {
 template <class T>
 void activate(const ActivateArgs<T>& a) {
   for (Index t = 0; t < a.x.shape[0]; ++t)
-    for (Index i = 0; i < a.x.shape[1]; ++i)
-      a.out(t, i) = a.scale * activation(a.activation, a.x(t, i)) * (a.up ? a.up(t, i) : T(1));
+    for (Index i = 0; i < a.x.shape[1]; ++i) {
+      const T y = a.scale * activation(a.activation, a.slope * std::min(a.x(t, i), a.limit));
+      a.out(t, i) = y * (a.up ? std::clamp(a.up(t, i), -a.limit, a.limit) + a.up_offset : T(1));
+    }
 }
 
 }  // namespace ref

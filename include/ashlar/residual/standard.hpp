@@ -29,6 +29,17 @@ void post_norm(View<float, 2> h, const Norm<Exec>& norm, Exec& exec, F&& f) {
   residual_add(ResidualAdd{y, h}, exec);
 }
 
+// h += after(f(before(h))) (Gemma 2, 2024)
+template <class Exec, class F>
+void sandwich_norm(View<float, 2> h, const Norm<Exec>& before, const Norm<Exec>& after, Exec& exec, F&& f) {
+  typename Exec::Scratch scratch(exec);
+  const auto x = scratch.floats(h.shape[0], h.shape[1]), y = scratch.floats(h.shape[0], h.shape[1]);
+  before(h, x, exec);
+  f(View<const float, 2>(x), y);
+  after(y, y, exec);
+  residual_add(ResidualAdd{y, h}, exec);
+}
+
 // Both parts see the same x: h += f(norm(h)) + g(norm(h)) (GPT-J, Wang and Komatsuzaki, 2021)
 template <class Exec, class F, class G>
 void parallel(View<float, 2> h, const Norm<Exec>& norm, Exec& exec, F&& f, G&& g) {

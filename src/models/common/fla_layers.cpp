@@ -12,11 +12,6 @@ template <class... Parts>
   throw Error("InvalidConfig", concat("config: ", parts...));
 }
 
-bool given(const Value& config, std::string_view key) {
-  const Value* v = config.find(key);
-  return v != nullptr && !v->is_null();
-}
-
 Index hidden_size(const Value& config, FlaScope scope) {
   return positive(config, "hidden_size", scope == FlaScope::model ? 2048 : 1024);
 }

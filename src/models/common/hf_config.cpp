@@ -10,29 +10,17 @@ namespace {
 
 constexpr Index kLargest = Index{1} << 31;  // products of two stay far from overflow
 
-const Value* present(const Value& config, std::string_view key) {
-  const Value* v = config.find(key);
-  return v == nullptr || v->is_null() ? nullptr : v;
-}
-
-double positive_number(const Value& rope, std::string_view key) {
-  const double x = rope.get_number(key);
-  if (!(x > 0) || !std::isfinite(x))
-    throw Error("InvalidConfig", concat("config: \"", key, "\" is ", x, ", expected a positive number"));
-  return x;
-}
-
 // "rope_parameters" for this layer type, or "rope_scaling"; null when there is none.
 const Value* rope_dictionary(const Value& config, std::string_view layer_type) {
-  const Value* parameters = present(config, "rope_parameters");
-  if (parameters == nullptr) return present(config, "rope_scaling");
-  const Value* mine = present(*parameters, layer_type);
+  const Value* parameters = given(config, "rope_parameters");
+  if (parameters == nullptr) return given(config, "rope_scaling");
+  const Value* mine = given(*parameters, layer_type);
   return mine != nullptr && mine->object() != nullptr ? mine : parameters;
 }
 
 RopeFrequencies yarn(const Value& rope, double theta, const DecoderConfig& c, Index dim) {
   const Index original = positive(rope, "original_max_position_embeddings", c.max_positions);
-  YarnScaling s{present(rope, "factor") != nullptr
+  YarnScaling s{given(rope, "factor") != nullptr
                     ? positive_number(rope, "factor")
                     : static_cast<double>(c.max_positions) / static_cast<double>(original),
                 original};
@@ -78,9 +66,9 @@ void expect_even(Index head_dim) {
 // How many of a head's channels turn.
 Index rotated_channels(const Value& config, const Value* rope, Index head_dim, double part) {
   constexpr std::string_view key = "partial_rotary_factor";
-  const double factor = rope != nullptr && present(*rope, key) != nullptr ? rope->get_number(key)
-                        : part != 0                                       ? config.get_number(key, part)
-                                                                          : 1;
+  const double factor = rope != nullptr && given(*rope, key) != nullptr ? rope->get_number(key)
+                        : part != 0                                     ? config.get_number(key, part)
+                                                                        : 1;
   if (part == 0 && factor != 1) unsupported(key, concat(factor), "1");
   if (!(factor > 0 && factor <= 1))
     throw Error("InvalidConfig",
@@ -94,6 +82,11 @@ Index rotated_channels(const Value& config, const Value* rope, Index head_dim, d
 }
 
 }  // namespace
+
+const Value* given(const Value& config, std::string_view key) {
+  const Value* v = config.find(key);
+  return v == nullptr || v->is_null() ? nullptr : v;
+}
 
 void unsupported(std::string_view key, std::string_view value, std::string_view supported) {
   throw Error("UnsupportedConfig", concat("config: \"", key, "\" is \"", value,
@@ -118,12 +111,23 @@ Index positive(const Value& config, std::string_view key) {
 }
 
 Index positive(const Value& config, std::string_view key, Index otherwise) {
-  return present(config, key) != nullptr ? positive(config, key) : otherwise;
+  return given(config, key) != nullptr ? positive(config, key) : otherwise;
+}
+
+double positive_number(const Value& config, std::string_view key) {
+  const double x = config.get_number(key);
+  if (!(x > 0) || !std::isfinite(x))
+    throw Error("InvalidConfig", concat("config: \"", key, "\" is ", x, ", expected a positive number"));
+  return x;
+}
+
+double positive_number(const Value& config, std::string_view key, double otherwise) {
+  return given(config, key) != nullptr ? positive_number(config, key) : otherwise;
 }
 
 DecoderConfig DecoderConfig::from(const Value& config, Index max_positions, Index intermediate,
                                   Index head_dim) {
-  if (const Value* q = present(config, "quantization_config"))
+  if (const Value* q = given(config, "quantization_config"))
     unsupported("quantization_config", q->get_string("quant_method", "quantized"),
                 "none, f32, f16 or bf16 weights");
   DecoderConfig c;
@@ -135,7 +139,7 @@ DecoderConfig DecoderConfig::from(const Value& config, Index max_positions, Inde
   c.heads = positive(config, "num_attention_heads");
   c.kv_heads = positive(config, "num_key_value_heads", c.heads);
   c.max_positions = positive(config, "max_position_embeddings", max_positions);
-  if (head_dim == 0 && present(config, "head_dim") == nullptr && c.hidden_size % c.heads != 0)
+  if (head_dim == 0 && given(config, "head_dim") == nullptr && c.hidden_size % c.heads != 0)
     throw Error("InvalidConfig",
                 concat("config: \"hidden_size\" is ", c.hidden_size, ", expected a multiple of ", c.heads,
                        " heads where \"head_dim\" is absent"));
@@ -153,7 +157,7 @@ DecoderConfig DecoderConfig::from(const Value& config, Index max_positions, Inde
 std::vector<std::string> layer_types(const Value& config, Index layers,
                                      std::initializer_list<const char*> known, std::string_view otherwise) {
   std::vector<std::string> types;
-  const Value* list = present(config, "layer_types");
+  const Value* list = given(config, "layer_types");
   if (list == nullptr)
     return std::vector<std::string>(static_cast<std::size_t>(layers), std::string(otherwise));
   if (list->array() == nullptr || static_cast<Index>(list->array()->size()) != layers)
@@ -170,8 +174,29 @@ std::vector<std::string> layer_types(const Value& config, Index layers,
   return types;
 }
 
+std::vector<std::string> window_layer_types(const Value& config, Index layers, Index period) {
+  if (given(config, "layer_types") != nullptr)
+    return layer_types(config, layers, {"sliding_attention", "full_attention"}, "");
+  std::vector<std::string> types;
+  for (Index i = 0; i < layers; ++i)
+    types.push_back((i + 1) % period == 0 ? "full_attention" : "sliding_attention");
+  return types;
+}
+
+// Of equal names the first is found.
+Value text_part(const Value& config) {
+  const Value* text = given(config, "text_config");
+  if (text == nullptr) return config;
+  if (text->object() == nullptr) throw Error("InvalidConfig", "config: \"text_config\" is not an object");
+  Value::Object members;
+  for (const char* key : {"tie_word_embeddings", "quantization_config"})
+    if (const Value* outer = given(config, key)) members.emplace_back(key, *outer);
+  members.insert(members.end(), text->object()->begin(), text->object()->end());
+  return members;
+}
+
 bool rope_is_per_layer_type(const Value& config) {
-  const Value* parameters = present(config, "rope_parameters");
+  const Value* parameters = given(config, "rope_parameters");
   if (parameters == nullptr || parameters->object() == nullptr) return false;
   for (const auto& [name, value] : *parameters->object())
     if (value.object() != nullptr) return true;
@@ -181,9 +206,9 @@ bool rope_is_per_layer_type(const Value& config) {
 std::optional<RopeFrequencies> rope_of(const Value& config, std::string_view layer_type,
                                        const DecoderConfig& c, std::optional<double> theta, double part) {
   const Value* rope = rope_dictionary(config, layer_type);
-  if (rope != nullptr && present(*rope, "rope_theta") != nullptr)
+  if (rope != nullptr && given(*rope, "rope_theta") != nullptr)
     theta = positive_number(*rope, "rope_theta");
-  else if (present(config, "rope_theta") != nullptr)
+  else if (given(config, "rope_theta") != nullptr)
     theta = positive_number(config, "rope_theta");
   if (!theta) return std::nullopt;
   const Index dim = rotated_channels(config, rope, c.head_dim, part);
@@ -192,9 +217,9 @@ std::optional<RopeFrequencies> rope_of(const Value& config, std::string_view lay
 
 RopeFrequencies unscaled_rope_of(const Value& config, const DecoderConfig& c, double theta) {
   const Value* rope = rope_dictionary(config, "");
-  if (rope != nullptr && present(*rope, "rope_theta") != nullptr)
+  if (rope != nullptr && given(*rope, "rope_theta") != nullptr)
     theta = positive_number(*rope, "rope_theta");
-  else if (present(config, "rope_theta") != nullptr)
+  else if (given(config, "rope_theta") != nullptr)
     theta = positive_number(config, "rope_theta");
   expect_even(c.head_dim);
   return rope_frequencies(c.head_dim, theta);

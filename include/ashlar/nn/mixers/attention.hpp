@@ -2,6 +2,7 @@
 #pragma once
 #include <optional>
 
+#include "ashlar/nn/batch_key_values.hpp"
 #include "ashlar/nn/linear.hpp"
 #include "ashlar/nn/mixer.hpp"
 #include "ashlar/nn/norm.hpp"
@@ -25,13 +26,16 @@ struct AttentionConfig {
   float norm_weight_offset = 0;           // 1: zero-centred norms of queries and keys
   bool output_gate = false;               // W_q has rows of a gate behind each head's
   std::optional<bool> output_biased;      // of o_proj, where it is not as `biased`
+  float scale = 0, soft_cap = 0;          // of the scores (AttentionScore)
+  bool sinks = false;                     // a score for no key in each head
 };
 
 // Causal softmax attention with grouped heads:
 //   q, k, v = W_q x, W_k x, W_v x;  q, k <- norm(q), norm(k);  q, k <- rope(q), rope(k)
 //   out = W_o softmax(q k^T) v
 // With an output gate (Qwen3-Next) W_q x is q and z for each head, and out = W_o (softmax(q k^T) v
-// sigmoid(z)). A rotation of fewer frequencies than head_dim / 2 leaves a head's last channels as they are.
+// sigmoid(z)). With sinks (gpt-oss) a head's probabilities are e^s / (e^sink + sum e^s). A rotation of fewer
+// frequencies than head_dim / 2 leaves a head's last channels as they are.
 template <class Exec>
 class Attention final : public Mixer<Exec> {
  public:
@@ -51,6 +55,7 @@ class Attention final : public Mixer<Exec> {
       q_norm_ = norm({"q_norm.weight", "q_layernorm.weight"}, c.heads);
       k_norm_ = norm({"k_norm.weight", "k_layernorm.weight"}, c.kv_heads);
     }
+    if (c.sinks) sinks_ = r.vector("sinks", c.heads);
     if (c.rope)
       inverse_frequencies_ = Backend<Exec>::vector(c.rope->inverse, r.exec()), factor_ = c.rope->factor;
     config_.rope = nullptr;
@@ -58,7 +63,7 @@ class Attention final : public Mixer<Exec> {
 
   LayerState<Exec> new_state(Index capacity) const override {
     LayerState<Exec> state;
-    state.kv = KvCache<Exec>(config_.kv_heads, config_.head_dim, capacity);
+    state.kv = KvCache<Exec>(config_.kv_heads, config_.head_dim, capacity, {.window = config_.window});
     return state;
   }
 
@@ -86,24 +91,19 @@ class Attention final : public Mixer<Exec> {
     rotate(q, batch.positions, exec);
     rotate(k.split(1, dim), batch.positions, exec);
 
-    typename Backend<Exec>::HostScratch lists(exec);
-    const auto sequences = lists.template get<KeyValue>(batch.offsets.count());
-    for (Index n = 0; n < batch.offsets.count(); ++n) {
-      const Index begin = batch.offsets.begin(n), end = batch.offsets.end(n, tokens);
-      KeyValue mine{k.split(1, dim).slice(0, begin, end), v.split(1, dim).slice(0, begin, end)};
-      if (!batch.states.empty()) {
-        KvCache<Exec>& cache = batch.states[static_cast<std::size_t>(n)]->kv;
-        cache.append(mine.k, mine.v, exec);
-        mine = {cache.keys(), cache.values()};
-      }
-      sequences(n) = mine;
-    }
-    softmax_attention(SoftmaxAttention{q,
-                                       batch.offsets,
-                                       {sequences.data, static_cast<std::size_t>(sequences.shape[0])},
-                                       attended.split(1, dim),
-                                       AttentionPattern::causal_window(config_.window)},
-                      exec);
+    with_kv_type(kv_type(batch), [&](auto zero) {
+      using Kv = decltype(zero);
+      const BatchKeyValues<Exec, Kv> kv(batch, k.split(1, dim), v.split(1, dim), config_.window, exec);
+      softmax_attention(
+          SoftmaxAttentionArgs<float, Kv>{
+              q,
+              batch.offsets,
+              kv,
+              attended.split(1, dim),
+              AttentionPattern::causal_window(config_.window),
+              {.scale = config_.scale, .soft_cap = config_.soft_cap, .sinks = sinks_.view()}},
+          exec);
+    });
     if (config_.output_gate) {
       const View<float, 2> out_heads(attended.data, {tokens * heads, dim});
       const View<const float, 2> gates(projected.data + dim, {tokens * heads, dim}, {stride, 1});
@@ -120,7 +120,7 @@ class Attention final : public Mixer<Exec> {
   AttentionConfig config_;
   Linear<Exec> q_, k_, v_, o_;
   Norm<Exec> q_norm_, k_norm_;
-  typename Backend<Exec>::Vector inverse_frequencies_;
+  typename Backend<Exec>::Vector inverse_frequencies_, sinks_;
   float factor_ = 1;
 };
 

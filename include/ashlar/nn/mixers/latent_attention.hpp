@@ -5,6 +5,7 @@
 #include <span>
 #include <vector>
 
+#include "ashlar/nn/batch_key_values.hpp"
 #include "ashlar/nn/linear.hpp"
 #include "ashlar/nn/mixer.hpp"
 #include "ashlar/nn/norm.hpp"
@@ -30,9 +31,11 @@ struct LatentAttentionConfig {
 
 // Multi-head latent attention (DeepSeek-V2, 2024): a token's keys and values are functions of a short latent
 // c, beside a part r for rotation that all heads share; only c and r are remembered.
-//   q = W_q x, or W_qb norm(W_qa x), for each head a part u and a part for rotation;  c, r = W_kva x;  c <-
-//   norm(c) k_h = [U_h c, rope(r)], v_h = V_h c, with U_h and V_h from W_kvb;  o_h = softmax(scale q_h k_h^T)
-//   v_h out = W_o o, or W_o (o sigmoid(W_g x)) with an output gate
+//   q = W_q x, or W_qb norm(W_qa x), for each head a part u and a part for rotation
+//   c, r = W_kva x;  c <- norm(c)
+//   k_h = [U_h c, rope(r)], v_h = V_h c, with U_h and V_h from W_kvb
+//   o_h = softmax(scale q_h k_h^T) v_h
+//   out = W_o o, or W_o (o sigmoid(W_g x)) with an output gate
 // Prefill forms k and v. Decode reads the remembered [c, r] themselves, for all heads once: it takes
 // U_h^T u as query and V_h of what the softmax makes of c, which is the same but for rounding.
 // Keys: q_proj, or q_a_proj, q_a_layernorm, q_b_proj; kv_a_proj_with_mqa, kv_a_layernorm, kv_b_proj [H (nope
@@ -70,7 +73,7 @@ class LatentAttention final : public Mixer<Exec> {
 
   LayerState<Exec> new_state(Index capacity) const override {
     LayerState<Exec> state;
-    state.kv = KvCache<Exec>(1, width(), capacity, 0);
+    state.kv = KvCache<Exec>(1, width(), capacity, {.value_dim = 0});
     return state;
   }
 
@@ -78,7 +81,6 @@ class LatentAttention final : public Mixer<Exec> {
   void operator()(View<const float, 2> x, View<float, 2> out, const SequenceBatch<Exec>& batch,
                   Exec& exec) const override {
     typename Exec::Scratch scratch(exec);
-    typename Backend<Exec>::HostScratch lists(exec);
     const Index tokens = x.shape[0];
     const auto q = scratch.floats(tokens, c_.heads * key_dim()), rows = scratch.floats(tokens, width());
     const auto attended = scratch.floats(tokens, c_.heads * c_.value_dim);
@@ -96,21 +98,13 @@ class LatentAttention final : public Mixer<Exec> {
     rotate(q.split(1, key_dim()).slice(2, c_.nope_dim, key_dim()), batch.positions, exec);
     rotate(rows.split(1, width()).slice(2, c_.rank, width()), batch.positions, exec);
 
-    const auto keys = lists.template get<View<const float, 3>>(batch.offsets.count());
-    for (Index n = 0; n < batch.offsets.count(); ++n) {
-      View<const float, 3> mine =
-          rows.slice(0, batch.offsets.begin(n), batch.offsets.end(n, tokens)).split(1, width());
-      if (!batch.states.empty()) {
-        KvCache<Exec>& cache = batch.states[static_cast<std::size_t>(n)]->kv;
-        cache.append(mine, {}, exec);
-        mine = cache.keys();
-      }
-      keys(n) = mine;
-    }
-    if (batch.phase == Phase::decode)
-      attend_latents(q.split(1, key_dim()), keys, attended, batch, exec);
-    else
-      attend_expanded(q.split(1, key_dim()), keys, attended, batch, exec);
+    with_kv_type(kv_type(batch), [&](auto zero) {
+      const BatchKeyValues<Exec, decltype(zero)> remembered(batch, rows.split(1, width()), {}, 0, exec);
+      if (batch.phase == Phase::decode)
+        attend_latents(q.split(1, key_dim()), Remembered<decltype(zero)>(remembered), attended, batch, exec);
+      else
+        attend_expanded(q.split(1, key_dim()), Remembered<decltype(zero)>(remembered), attended, batch, exec);
+    });
     if (c_.output_gate) {
       const auto gate = scratch.floats(tokens, c_.heads * c_.value_dim);
       gate_(x, gate, batch.phase, exec);
@@ -122,7 +116,8 @@ class LatentAttention final : public Mixer<Exec> {
  private:
   using Dense = typename Backend<Exec>::Dense;
   using Matrix = typename Backend<Exec>::Matrix;
-  using Keys = View<View<const float, 3>, 1>;  // [N] of [S, 1, rank + rope_dim]
+  template <class Kv>
+  using Remembered = std::span<const KeyValueArgs<Kv>>;  // [N], keys of [S, 1, rank + rope_dim]
 
   Index key_dim() const { return c_.nope_dim + c_.rope_dim; }
   Index width() const { return c_.rank + c_.rope_dim; }
@@ -131,15 +126,17 @@ class LatentAttention final : public Mixer<Exec> {
     if (inverse_frequencies_)
       rope(Rope{x, positions, inverse_frequencies_.view(), x, factor_, c_.rope_layout}, exec);
   }
-  void attend(View<const float, 3> q, View<KeyValue, 1> sequences, View<float, 3> out, const Offsets& offsets,
-              Exec& exec) const {
-    softmax_attention(SoftmaxAttention{q,
-                                       offsets,
-                                       {sequences.data, static_cast<std::size_t>(sequences.shape[0])},
-                                       out,
-                                       {.causal = true},
-                                       {.scale = c_.scale}},
-                      exec);
+  template <class Kv>
+  void attend(View<const float, 3> q, View<KeyValueArgs<Kv>, 1> sequences, View<float, 3> out,
+              const Offsets& offsets, Exec& exec) const {
+    softmax_attention(
+        SoftmaxAttentionArgs<float, Kv>{q,
+                                        offsets,
+                                        {sequences.data, static_cast<std::size_t>(sequences.shape[0])},
+                                        out,
+                                        {.causal = true},
+                                        {.scale = c_.scale}},
+        exec);
   }
   // out[:, h, :] = x[:, h, :] W_h^T for each head, at once.
   void each_head(View<const float, 3> x, const std::vector<Matrix>& weights, View<float, 3> out, Phase phase,
@@ -155,7 +152,8 @@ class LatentAttention final : public Mixer<Exec> {
     dense(std::span<const Dense>(layers.data, static_cast<std::size_t>(c_.heads)), exec);
   }
 
-  void attend_latents(View<const float, 3> q, const Keys& keys, View<float, 2> attended,
+  template <class Kv>
+  void attend_latents(View<const float, 3> q, Remembered<Kv> latents, View<float, 2> attended,
                       const SequenceBatch<Exec>& batch, Exec& exec) const {
     typename Exec::Scratch scratch(exec);
     typename Backend<Exec>::HostScratch lists(exec);
@@ -165,19 +163,41 @@ class LatentAttention final : public Mixer<Exec> {
     each_head(q.slice(2, 0, c_.nope_dim), absorb_keys_, queries.slice(2, 0, c_.rank), batch.phase, exec);
     if (c_.rope_dim != 0)
       Backend<Exec>::copy(q.slice(2, c_.nope_dim, key_dim()), queries.slice(2, c_.rank, width()), exec);
-    const auto sequences = lists.template get<KeyValue>(keys.shape[0]);
-    for (Index n = 0; n < keys.shape[0]; ++n) sequences(n) = {keys(n), keys(n).slice(2, 0, c_.rank)};
+    const auto sequences = lists.template get<KeyValueArgs<Kv>>(latents.size());
+    for (std::size_t n = 0; n < latents.size(); ++n) {
+      std::construct_at(sequences.at(n), latents[n]);
+      sequences(n).v = latents[n].k.slice(2, 0, c_.rank);
+    }
     attend(queries, sequences, read, batch.offsets, exec);
     each_head(read, absorb_values_, attended.split(1, c_.value_dim), batch.phase, exec);
   }
 
-  void attend_expanded(View<const float, 3> q, const Keys& keys, View<float, 2> attended,
+  // The latents of all positions, as floats.
+  template <class Kv>
+  View<const float, 3> floats(const KeyValueArgs<Kv>& latents, KvCache<Exec>* cache,
+                              typename Exec::Scratch& scratch, Exec& exec) const {
+    if constexpr (std::is_same_v<Kv, float>)
+      if (latents.page == 0) return latents.k;
+    const auto copy = scratch.floats(cache->length(), 1, width());
+    cache->template copy_keys<Kv>(0, cache->length(), copy, exec);
+    return copy;
+  }
+
+  template <class Kv>
+  void attend_expanded(View<const float, 3> q, Remembered<Kv> remembered, View<float, 2> attended,
                        const SequenceBatch<Exec>& batch, Exec& exec) const {
     typename Exec::Scratch scratch(exec);
     typename Backend<Exec>::HostScratch lists(exec);
-    const Index count = keys.shape[0], head = c_.nope_dim + c_.value_dim;
+    const Index count = batch.offsets.count(), head = c_.nope_dim + c_.value_dim;
+    const auto keys = lists.template get<View<const float, 3>>(count);
     Index total = 0;
-    for (Index n = 0; n < count; ++n) total += keys(n).shape[0];
+    for (Index n = 0; n < count; ++n) {
+      const auto i = static_cast<std::size_t>(n);
+      std::construct_at(
+          keys.at(n),
+          floats(remembered[i], batch.states.empty() ? nullptr : &batch.states[i]->kv, scratch, exec));
+      total += keys(n).shape[0];
+    }
     const auto expanded = scratch.floats(total, c_.heads * head);
     const auto k = scratch.floats(total, c_.heads, key_dim());
     const auto layers = lists.template get<Dense>(count);
