@@ -91,7 +91,7 @@ HWY_INLINE void multiply_rows(Index rows, const float* a, Index a_pitch, const T
 #if HWY_TARGET != HWY_SCALAR
 // The sums of a vector's 128-bit blocks, in one.
 template <class D, class V>
-HWY_INLINE hn::Vec<hn::FixedTag<float, 4>> sum_of_blocks(D d, V v) {
+HWY_INLINE hn::Vec<hn::FixedTag<float, 4>> sum_of_blocks(D, V v) {
   if constexpr (hn::MaxLanes(D()) > 4) {
     const hn::Half<D> half;
     return sum_of_blocks(half, hn::Add(hn::LowerHalf(half, v), hn::UpperHalf(half, v)));

@@ -13,7 +13,7 @@ inline namespace v0 {
 // [b block, (b + 1) block), of queries as of keys; the last may be partial.
 struct BlockSparse {
   Index block = 0;  // positions; 0: no block lists
-  std::span<const Index> offsets, keys;
+  std::span<const Index> offsets{}, keys{};
   Index heads = 1;  // 1: the same lists for all heads
 
   explicit operator bool() const { return block != 0; }
@@ -39,8 +39,8 @@ struct AttentionPattern {
   Index causal_block = 0, prefix = 0;
   Index left = kAll, right = kAll;
   Index chunk = 0, dilation = 1;
-  BlockSparse blocks;
-  std::span<const Index> global_keys, global_queries;
+  BlockSparse blocks{};
+  std::span<const Index> global_keys{}, global_queries{};
   Index strided = 0;
 
   // Causal, and at most `window` keys with the query's own; 0: all earlier keys.

@@ -14,12 +14,12 @@ inline namespace v0 {
 // value, behind all others: the probabilities of the rest sum to less than one (gpt-oss, 2025).
 template <class T>
 struct AttentionScoreArgs {
-  T scale = 0;                // 0: D^-1/2
-  T soft_cap = 0;             // 0: none
-  View<const T, 1> alibi;     // [H], slopes
-  View<const T, 2> relative;  // [H or 1, 2 R + 1]
-  View<const T, 4> bias;      // [N or 1, H or 1, queries or 1, keys]
-  View<const T, 1> sinks;     // [H]
+  T scale = 0;                  // 0: D^-1/2
+  T soft_cap = 0;               // 0: none
+  View<const T, 1> alibi{};     // [H], slopes
+  View<const T, 2> relative{};  // [H or 1, 2 R + 1]
+  View<const T, 4> bias{};      // [N or 1, H or 1, queries or 1, keys]
+  View<const T, 1> sinks{};     // [H]
 };
 using AttentionScore = AttentionScoreArgs<float>;
 

@@ -21,7 +21,7 @@ struct KeyValueArgs {
   Index start = 0;
   Index length = -1;  // of the sequence, with what is before `start`; -1: start + rows
   bool ring = false;
-  std::span<const Index> pages;
+  std::span<const Index> pages{};
   Index page = 0;
 
   Index end() const { return length < 0 ? start + k.shape[0] : length; }
