@@ -15,6 +15,13 @@ inline namespace v0 {
 namespace kernels {
 namespace HWY_NAMESPACE {
 
+// Rows of out that are summed side by side; twice as many accumulators fit the registers.
+#if HWY_TARGET == HWY_AVX3 || HWY_TARGET == HWY_NEON
+inline constexpr int kRows = 12;
+#else
+inline constexpr int kRows = 6;
+#endif
+
 // kM rows of out = weight^T x, in `columns` columns, at most two vectors.
 template <int kM>
 HWY_INLINE void project_tile(View<const float, 2> x, View<const float, 2> weight, View<float, 2> out, Index m,
@@ -46,7 +53,8 @@ Index tile_columns() { return 2 * static_cast<Index>(hn::Lanes(FloatTag())); }
 // x [L, at most tile_columns()], weight [L, r], out [r, as x]
 void project_columns(View<const float, 2> x, View<const float, 2> weight, View<float, 2> out) {
   Index m = 0;
-  for (; m + 4 <= out.shape[0]; m += 4) project_tile<4>(x, weight, out, m, x.shape[1]);
+  for (; m + kRows <= out.shape[0]; m += kRows) project_tile<kRows>(x, weight, out, m, x.shape[1]);
+  for (; m + 2 <= out.shape[0]; m += 2) project_tile<2>(x, weight, out, m, x.shape[1]);
   for (; m < out.shape[0]; ++m) project_tile<1>(x, weight, out, m, x.shape[1]);
 }
 

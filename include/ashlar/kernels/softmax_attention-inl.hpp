@@ -191,14 +191,14 @@ class TileAttention {
     if (use == BlockUse::absent) return;
     for (Index r = row; r < row + rows; ++r) normalize_row(t_, a_, r);
     if (values.rows != nullptr)
-      multiply_values(use, row, rows, begin, c, count, values.rows, values);
+      multiply_values(use, row, rows, c, count, values.rows, values);
     else
-      multiply_values(use, row, rows, begin, c, count, values.stored, values);
+      multiply_values(use, row, rows, c, count, values.stored, values);
   }
   // O += P V for the columns that some row sees. A key that is hidden from a row has the probability 0 there,
   // which hides its values too, unless they are not finite: then such keys are left out one by one.
   template <class T>
-  void multiply_values(BlockUse use, Index row, Index rows, Index begin, KeyRange c, Index count, const T* v,
+  void multiply_values(BlockUse use, Index row, Index rows, KeyRange c, Index count, const T* v,
                        Values& values) {
     float *p = a_.scores + row * kKeys, *out = a_.out + row * a_.v_pitch;
     if (use == BlockUse::partial && !values.checked)

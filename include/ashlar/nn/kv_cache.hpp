@@ -14,13 +14,11 @@ struct KvCacheOptions {
   DType type = DType::f32;  // or bf16
 };
 
-// Keys and values of one sequence in one attention layer; a value. Position j is
-//   row j                              of the capacity's rows;
-//   row j mod rows                     with a window that is shorter than the capacity: a ring that remembers
-//                                      the last window() positions;
-//   row pages[j / page] page + j mod page  of a pool of pages that sequences share, see KvPagePool. Pages of
-//                                      before the window are given back. A copy shares the pages until one of
-//                                      the two writes to them.
+// Keys and values of one sequence in one attention layer; a value. Where position j is:
+//   contiguous  row j of `capacity` rows
+//   ring        row j mod rows, with a window shorter than the capacity: the last window() positions stay
+//   paged       row pages[j / page] page + j mod page of a pool that sequences share (KvPagePool); pages of
+//               before the window go back to it, and a copy shares them until one of the two writes there
 template <class Exec>
 class KvCache {
  public:

@@ -11,8 +11,9 @@ namespace ashlar {
 inline namespace v0 {
 
 // Keys and values of many sequences in one layer, in pages of `page` positions (paged attention, Kwon et al.,
-// 2023): memory is for the tokens there are, not for the longest that could be. A page is of one sequence, or
-// of several that begin alike. Used by one thread at a time.
+// 2023): memory is for the tokens there are, not for the longest that could be. A page is one sequence's, or
+// of several that begin alike; attention reads blocks of 64 positions, of which it is best a multiple. Used
+// by one thread at a time.
 template <class Exec>
 class KvPagePool {
  public:
