@@ -87,7 +87,7 @@ class EachKind : public testing::TestWithParam<Architecture> {
 };
 INSTANTIATE_TEST_SUITE_P(Decoders, EachKind,
                          testing::Values(kLlama, kOlmo3, kOlmo3Long, kOlmoHybrid, kMamba2, kQwen3Next, kLfm2,
-                                         kMiniMax, kKimiLinear, kGla),
+                                         kGemma2, kGemma3, kGptOss, kMiniMax, kKimiLinear, kGla),
                          name_of);
 
 TEST_P(EachKind, SixteenBitsAreAboutTheSame) {
