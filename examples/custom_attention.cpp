@@ -8,7 +8,6 @@
 namespace hn = hwy::HWY_NAMESPACE;
 using namespace ashlar::attention;
 using ashlar::Index;
-
 // A token sees its own paragraph, and headings (paragraph 0). `of` has 64 more elements than there are keys.
 struct Paragraphs : AnyKey {
   const int* of;
