@@ -2,7 +2,7 @@
 // bench_custom_attention: ALiBi written outside of the library beside the built-in one, causal, T 2048.
 #include <benchmark/benchmark.h>
 
-#include "ashlar/kernels/custom_attention.hpp"
+#include "ashlar/kernels/custom_attention-inl.hpp"
 #include "bench/peak.hpp"
 
 namespace ashlar {

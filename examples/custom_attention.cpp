@@ -3,7 +3,7 @@
 #include <cmath>
 #include <cstdio>
 
-#include "ashlar/kernels/custom_attention.hpp"
+#include "ashlar/kernels/custom_attention-inl.hpp"
 
 namespace hn = hwy::HWY_NAMESPACE;
 using namespace ashlar::attention;

@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: Apache-2.0
-#include "ashlar/kernels/custom_attention.hpp"
+#include "ashlar/kernels/custom_attention-inl.hpp"
 
 #include "tests/support.hpp"
 

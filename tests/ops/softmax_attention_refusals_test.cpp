@@ -265,7 +265,7 @@ TEST(SoftmaxAttentionRefusals, Pages) {
   EXPECT_EQ(refusal([](Call& c) {
               c.paged({1, 2, 3}).page = -4;
             }),
-            "sequence 0 has pages of -4 rows, expected 1 or more");
+            "sequence 0 has 3 pages of -4 rows, expected 1 or more");
   EXPECT_EQ(refusal([](Call& c) {
               c.paged({1, 2, 3}).page = 0;
             }),
