@@ -27,19 +27,20 @@ inline constexpr float kLowest = -std::numeric_limits<float>::infinity();
 struct TileArrays {
   explicit TileArrays(const AttentionTile& t)
       : rows(t.queries * t.group), q_pitch(t.padded(t.dim)), v_pitch(t.padded(t.value_dim)) {
-    constexpr Index kKeys = AttentionTile::kKeys;
+    constexpr Index kKeys = AttentionTile::kKeys, kLanes = static_cast<Index>(HWY_LANES(float));
     q = t.scratch, scores = q + rows * q_pitch, out = scores + rows * kKeys;
     keys = out + rows * v_pitch, values = keys + kKeys * q_pitch, wide = values + kKeys * v_pitch;
     most = wide + kKeys * HWY_MAX(q_pitch, v_pitch);
-    sum = most + rows, moment = sum + rows, least = moment + rows;
-    all = least + rows, all_pitch = t.padded(t.rows.end - t.rows.start + kKeys);
+    least = most + rows, sum = least + rows;
+    moment = sum + rows * kLanes, all = moment + rows * kLanes,
+    all_pitch = t.padded(t.rows.end - t.rows.start + kKeys);
   }
   Index rows, q_pitch, v_pitch, all_pitch;
   float *q, *scores, *out;  // [rows, q_pitch], [rows, 64], [rows, v_pitch]
   float *keys, *values;     // a block's, transposed, and as they are
   float* wide;              // rows that are not f32 or do not follow one another
-  float *most, *sum;        // the online softmax
-  float* moment;            // sum of e^(s - most) (s - most)
+  float *most, *sum;        // the online softmax: what scores are relative to; sums, one a lane
+  float* moment;            // sums of e^(s - most) (s - most), one a lane
   float *least, *all;       // top-k: the least score that stays; all scores of a strip
 };
 
@@ -61,7 +62,9 @@ inline void start_rows(const AttentionTile& t, const TileArrays& a) {
       if (t.sinks != nullptr) add(t.sinks[r % t.group]);
       if (t.normalizer == AttentionNormalizer::softmax_plus_one) add(0);
     }
-    a.most[r] = most, a.sum[r] = sum, a.moment[r] = moment, a.least[r] = kLowest;
+    a.most[r] = most, a.least[r] = kLowest;
+    for (Index n = 0; n < kLanes; ++n) a.sum[r * kLanes + n] = a.moment[r * kLanes + n] = 0;
+    a.sum[r * kLanes] = sum, a.moment[r * kLanes] = moment;
   }
   for (Index i = 0; i < a.rows * a.v_pitch; i += kLanes) hn::StoreU(hn::Zero(d), d, a.out + i);
   // Masked columns are read before they are written once: any finite number will do.
@@ -74,46 +77,61 @@ HWY_INLINE void scale_row(float* row, Index n, float by) {
     hn::StoreU(hn::Mul(hn::Set(d, by), hn::LoadU(d, row + c)), d, row + c);
 }
 
-// e^(s - the new maximum) in place of a row of scores; the row's sums and output follow the maximum.
-HWY_INLINE void softmax_row(const AttentionTile& t, const TileArrays& a, Index row) {
+// Scores may be so much larger than what they are relative to before that follows them: e^8 times a sum is no
+// danger, and most blocks then change nothing but the sums.
+inline constexpr float kSlack = 8;
+
+// Makes `next` what the row's scores are relative to.
+inline HWY_NOINLINE void raise_row(const AttentionTile& t, const TileArrays& a, Index row, float next) {
   const FloatTag d;
-  constexpr Index kLanes = static_cast<Index>(HWY_LANES(float)), kKeys = AttentionTile::kKeys;
-  float* s = a.scores + row * kKeys;
-  const float before = a.most[row];
-  auto most = hn::Set(d, before);
-  for (Index c = 0; c < kKeys; c += kLanes) most = hn::Max(most, hn::LoadU(d, s + c));
-  const float after = max(d, most);
+  constexpr Index kLanes = static_cast<Index>(HWY_LANES(float));
+  const float before = a.most[row], fade = before == kLowest ? 0 : std::exp(before - next);
+  float *sums = a.sum + row * kLanes, *moments = a.moment + row * kLanes;
+  a.most[row] = next;
+  const auto sum = hn::LoadU(d, sums), by = hn::Set(d, fade);
+  if (t.moments) {
+    const auto moved = hn::MulAdd(hn::Set(d, before - next), sum, hn::LoadU(d, moments));
+    hn::StoreU(fade == 0 ? hn::Zero(d) : hn::Mul(by, moved), d, moments);
+  }
+  hn::StoreU(hn::Mul(by, sum), d, sums);
+  scale_row(a.out + row * a.v_pitch, a.v_pitch, fade);
+}
+
+// e^(s - most) in place of a row's scores in the columns [begin, end), whole vectors.
+HWY_INLINE void softmax_row(const AttentionTile& t, const TileArrays& a, Index row, Index begin, Index end) {
+  const FloatTag d;
+  constexpr Index kLanes = static_cast<Index>(HWY_LANES(float));
+  float *s = a.scores + row * AttentionTile::kKeys, *sums = a.sum + row * kLanes;
+  auto top = hn::LoadU(d, s + begin);
+  for (Index c = begin + kLanes; c < end; c += kLanes) top = hn::Max(top, hn::LoadU(d, s + c));
+  if (!hn::AllFalse(d, hn::Gt(top, hn::Set(d, a.most[row] + kSlack)))) raise_row(t, a, row, max(d, top));
   // Nothing visible so far: every difference is -inf.
-  const auto shift = hn::Set(d, after == kLowest ? 0 : after);
-  auto total = hn::Zero(d), moment = hn::Zero(d);
-  for (Index c = 0; c < kKeys; c += kLanes) {
+  const auto shift = hn::Set(d, a.most[row] == kLowest ? 0 : a.most[row]);
+  auto total = hn::LoadU(d, sums), moment = hn::Zero(d);
+  for (Index c = begin; c < end; c += kLanes) {
     const auto x = hn::Sub(hn::LoadU(d, s + c), shift), p = exp_negative(d, x);
     hn::StoreU(p, d, s + c);
     total = hn::Add(total, p);
     if (t.moments) moment = hn::Add(moment, hn::IfThenZeroElse(hn::Eq(p, hn::Zero(d)), hn::Mul(p, x)));
   }
-  if (after != before) {
-    const float fade = before == kLowest ? 0 : std::exp(before - after);
-    if (t.moments) a.moment[row] = fade == 0 ? 0 : fade * (a.moment[row] + (before - after) * a.sum[row]);
-    a.most[row] = after, a.sum[row] *= fade;
-    scale_row(a.out + row * a.v_pitch, a.v_pitch, fade);
-  }
-  a.sum[row] += sum(d, total);
-  if (t.moments) a.moment[row] += sum(d, moment);
+  hn::StoreU(total, d, sums);
+  if (t.moments)
+    hn::StoreU(hn::Add(moment, hn::LoadU(d, a.moment + row * kLanes)), d, a.moment + row * kLanes);
 }
 
-// Probabilities, up to the row's divisor, in place of a row of scores.
-HWY_INLINE void normalize_row(const AttentionTile& t, const TileArrays& a, Index row) {
+// Probabilities, up to the row's divisor, in place of a row's scores in the columns [begin, end).
+HWY_INLINE void normalize_row(const AttentionTile& t, const TileArrays& a, Index row, Index begin,
+                              Index end) {
   const FloatTag d;
-  constexpr Index kLanes = static_cast<Index>(HWY_LANES(float)), kKeys = AttentionTile::kKeys;
-  float* s = a.scores + row * kKeys;
+  constexpr Index kLanes = static_cast<Index>(HWY_LANES(float));
+  float* s = a.scores + row * AttentionTile::kKeys;
   if (t.top_k > 0)
-    for (Index c = 0; c < kKeys; c += kLanes) {
+    for (Index c = begin; c < end; c += kLanes) {
       const auto x = hn::LoadU(d, s + c);
       hn::StoreU(hn::IfThenElse(hn::Ge(x, hn::Set(d, a.least[row])), x, hn::Set(d, kLowest)), d, s + c);
     }
-  if (t.softmax()) return softmax_row(t, a, row);
-  for (Index c = 0; c < kKeys; c += kLanes) {
+  if (t.softmax()) return softmax_row(t, a, row, begin, end);
+  for (Index c = begin; c < end; c += kLanes) {
     auto x = hn::LoadU(d, s + c);
     if (t.normalizer == AttentionNormalizer::sigmoid) {
       x = sigmoid(d, x);
@@ -145,14 +163,18 @@ inline void write_row(const AttentionTile& t, Index r, const float* out, const R
 }
 
 inline void finish_rows(const AttentionTile& t, const TileArrays& a) {
+  const FloatTag d;
+  constexpr Index kLanes = static_cast<Index>(HWY_LANES(float));
   for (Index r = 0; r < a.rows; ++r) {
+    const float total = sum(d, hn::LoadU(d, a.sum + r * kLanes)),
+                moment = sum(d, hn::LoadU(d, a.moment + r * kLanes));
     if (t.part == nullptr) {
-      write_row(t, r, a.out + r * a.v_pitch, RowResult(t, a.most[r], a.sum[r], a.moment[r]));
+      write_row(t, r, a.out + r * a.v_pitch, RowResult(t, a.most[r], total, moment));
       continue;
     }
     float* part = t.part + r * AttentionTile::part_pitch(t.value_dim);
     copy_row(a.out + r * a.v_pitch, a.v_pitch, part);
-    part[a.v_pitch] = a.most[r], part[a.v_pitch + 1] = a.sum[r], part[a.v_pitch + 2] = a.moment[r];
+    part[a.v_pitch] = a.most[r], part[a.v_pitch + 1] = total, part[a.v_pitch + 2] = moment;
   }
 }
 

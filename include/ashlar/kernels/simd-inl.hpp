@@ -129,19 +129,25 @@ struct ExpParts {
   FloatVec power;      // n
   FloatVec minus_one;  // e^r - 1
 };
-HWY_INLINE ExpParts exp_parts(FloatTag d, FloatVec x, FloatVec rest) {
-  const auto n = hn::Round(hn::Mul(hn::Add(x, rest), hn::Set(d, 1.44269504088896341f)));
-  auto r = hn::NegMulAdd(n, hn::Set(d, 0.693145751953125f), x);
-  r = hn::Add(hn::NegMulAdd(n, hn::Set(d, 1.42860682030941723e-6f), r), rest);
+HWY_INLINE FloatVec exp_reduced(FloatTag d, FloatVec r) {  // e^r - 1
   auto p = hn::Set(d, 1.991659553007e-4f);
   p = hn::MulAdd(p, r, hn::Set(d, 1.394614799898e-3f));
   p = hn::MulAdd(p, r, hn::Set(d, 8.333267784166e-3f));
   p = hn::MulAdd(p, r, hn::Set(d, 4.166626869626e-2f));
   p = hn::MulAdd(p, r, hn::Set(d, 1.666666684493e-1f));
   p = hn::MulAdd(p, r, hn::Set(d, 5.000000078391e-1f));
-  return {n, hn::MulAdd(hn::Mul(r, r), p, r)};
+  return hn::MulAdd(hn::Mul(r, r), p, r);
 }
-HWY_INLINE ExpParts exp_parts(FloatTag d, FloatVec x) { return exp_parts(d, x, hn::Zero(d)); }
+HWY_INLINE ExpParts exp_parts(FloatTag d, FloatVec x) {
+  const auto n = hn::Round(hn::Mul(x, hn::Set(d, 1.44269504088896341f)));
+  const auto r = hn::NegMulAdd(n, hn::Set(d, 0.693145751953125f), x);
+  return {n, exp_reduced(d, hn::NegMulAdd(n, hn::Set(d, 1.42860682030941723e-6f), r))};
+}
+HWY_INLINE ExpParts exp_parts(FloatTag d, FloatVec x, FloatVec rest) {
+  const auto n = hn::Round(hn::Mul(hn::Add(x, rest), hn::Set(d, 1.44269504088896341f)));
+  const auto r = hn::NegMulAdd(n, hn::Set(d, 0.693145751953125f), x);
+  return {n, exp_reduced(d, hn::Add(hn::NegMulAdd(n, hn::Set(d, 1.42860682030941723e-6f), r), rest))};
+}
 // 2^n for integers n in [-126, 127].
 template <class IntVec>
 HWY_INLINE FloatVec exp2_integer(FloatTag d, IntVec n) {
@@ -165,15 +171,19 @@ HWY_INLINE FloatVec exp(FloatTag d, FloatVec x) {
 }
 
 // e^(x + rest) for x + rest <= 0, cheaper: within 1 ulp; 0 for x below -87.3, also for -inf; a NaN is not
-// kept.
-HWY_INLINE FloatVec exp_negative(FloatTag d, FloatVec x, FloatVec rest) {
+// kept. Right up to 80, too.
+HWY_INLINE FloatVec exp_negative(FloatTag d, FloatVec x, const ExpParts& e) {
   const hn::RebindToSigned<FloatTag> di;
-  const auto low = hn::Set(d, -87.33654f);
-  const ExpParts e = exp_parts(d, hn::Max(x, low), rest);
   const auto value = hn::Add(e.minus_one, hn::Set(d, 1.0f));
-  return hn::IfThenZeroElse(hn::Lt(x, low), hn::Mul(value, exp2_integer(d, hn::ConvertTo(di, e.power))));
+  return hn::IfThenZeroElse(hn::Lt(x, hn::Set(d, -87.33654f)),
+                            hn::Mul(value, exp2_integer(d, hn::ConvertTo(di, e.power))));
 }
-HWY_INLINE FloatVec exp_negative(FloatTag d, FloatVec x) { return exp_negative(d, x, hn::Zero(d)); }
+HWY_INLINE FloatVec exp_negative(FloatTag d, FloatVec x, FloatVec rest) {
+  return exp_negative(d, x, exp_parts(d, hn::Max(x, hn::Set(d, -87.33654f)), rest));
+}
+HWY_INLINE FloatVec exp_negative(FloatTag d, FloatVec x) {
+  return exp_negative(d, x, exp_parts(d, hn::Max(x, hn::Set(d, -87.33654f))));
+}
 
 // e^x - 1 for x <= 0, within 1 ulp; -1 below -87.3; a NaN is not kept.
 HWY_INLINE FloatVec expm1_negative(FloatTag d, FloatVec x) {

@@ -37,9 +37,9 @@ class TileAttention {
     start_rows(t_, a_);
     if (t_.top_k > 0)
       for (Index row = 0; row < a_.rows; row += kStripRows) choose_strip(row);
-    visit([&](Index begin, Index count) {
+    visit([&](Index begin, Index count, Index next) {
       const bool few = a_.rows <= AttentionTile::kFewRows;
-      if (!few) load_keys(begin, count);
+      if (!few) load_keys(begin, count, next);
       Values values = load_values(begin, count);
       for (Index row = 0; row < a_.rows; row += few ? a_.rows : kStripRows)
         attend_strip(row, few ? a_.rows : HWY_MIN(kStripRows, a_.rows - row), begin, count, values);
@@ -76,25 +76,36 @@ class TileAttention {
     }
   }
 
-  // f(begin, count) for the blocks of keys that some query of the tile sees.
+  // f(begin, count, next) for the blocks of keys that some query of the tile sees, and where the one after it
+  // begins.
   template <class F>
   void visit(F&& f) const {
     const KeyRange range = pattern_.keys(first_, last_);
     Index begin = HWY_MAX(range.begin, t_.rows.start), end = HWY_MIN(range.end, t_.rows.end);
     if (t_.part_begin < t_.part_end) begin = HWY_MAX(begin, t_.part_begin), end = HWY_MIN(end, t_.part_end);
     // Blocks begin at multiples of their size, but for the first.
-    for (begin = HWY_MAX(begin / kKeys * kKeys, t_.rows.start); begin < end;) {
-      const Index next = (begin / kKeys + 1) * kKeys, count = HWY_MIN(next, t_.rows.end) - begin;
-      if (pattern_.use(t_.head, t_.group, first_, last_, begin, begin + count) != BlockUse::absent)
-        f(begin, count);
+    begin = present(HWY_MAX(begin / kKeys * kKeys, t_.rows.start), end);
+    while (begin < end) {
+      const Index next = present((begin / kKeys + 1) * kKeys, end);
+      f(begin, block_end(begin) - begin, next);
       begin = next;
     }
   }
+  Index block_end(Index begin) const { return HWY_MIN((begin / kKeys + 1) * kKeys, t_.rows.end); }
+  Index present(Index begin, Index end) const {
+    while (begin < end &&
+           pattern_.use(t_.head, t_.group, first_, last_, begin, block_end(begin)) == BlockUse::absent)
+      begin = (begin / kKeys + 1) * kKeys;
+    return begin;
+  }
 
-  // The block's keys, transposed: [D, 64], zeros behind `count`. Meanwhile its values and the next block's
-  // keys are fetched: short rows do not set off the hardware's prefetchers.
-  void load_keys(Index begin, Index count) {
-    fetch(begin, begin + count);
+  // The block's keys, transposed: [D, 64], zeros behind `count`. Meanwhile the next block is fetched: short
+  // rows do not set off the hardware's prefetchers.
+  void load_keys(Index begin, Index count, Index next) {
+    for (Index j = next; j < HWY_MIN(next + kKeys, t_.rows.end); ++j) {
+      prefetch_row_far(key_row(j), t_.dim);
+      prefetch_row_far(value_row(j), t_.value_dim);
+    }
     const float* from = nullptr;
     Index stride = t_.rows.k_stride;
     if constexpr (std::is_same_v<Kv, float>)
@@ -105,13 +116,6 @@ class TileAttention {
     }
     for (Index r = 0; r < kKeys; r += 4)
       transpose_4_rows(from + r * stride, stride, HWY_MAX(count - r, 0), t_.dim, a_.keys + r, kKeys);
-  }
-  // Rows a block ahead, into the second-level cache. (Inlined: compilers drop calls of what only prefetches.)
-  HWY_INLINE void fetch(Index begin, Index end) const {
-    for (Index j = begin + kKeys; j < HWY_MIN(end + kKeys, t_.rows.end); ++j) {
-      prefetch_row_far(key_row(j), t_.dim);
-      prefetch_row_far(value_row(j), t_.value_dim);
-    }
   }
   // Rows that are read in place: 16 KiB ahead.
   static FetchAhead ahead(Index pitch) {
@@ -167,13 +171,14 @@ class TileAttention {
     multiply_keys(row, rows, begin, count, low, high, s);
     const bool full = use == BlockUse::full && count == kKeys;
     if (std::is_same_v<Score, PlainScore> && full) return use;
-    for (Index r = 0; r < rows; ++r) score_row(t_.row(row + r), begin, count, full, s + r * kKeys);
+    for (Index r = 0; r < rows; ++r) score_row(t_.row(row + r), begin, count, full, low, high, s + r * kKeys);
     return use;
   }
-  void score_row(const AttentionRow& row, Index begin, Index count, bool full, float* s) const {
+  void score_row(const AttentionRow& row, Index begin, Index count, bool full, Index low, Index high,
+                 float* s) const {
     const FloatTag d;
     const IntTag di;
-    for (Index c = 0; c < kKeys; c += kLanes) {
+    for (Index c = low; c < high; c += kLanes) {
       const auto keys = hn::Iota(di, static_cast<std::int32_t>(begin + c));
       auto x = hn::LoadU(d, s + c);
       if (c < count) x = score_(d, row, keys, count - c, x);
@@ -189,7 +194,8 @@ class TileAttention {
     KeyRange c;
     const BlockUse use = score_strip(row, rows, begin, count, c);
     if (use == BlockUse::absent) return;
-    for (Index r = row; r < row + rows; ++r) normalize_row(t_, a_, r);
+    const Index low = c.begin / kLanes * kLanes, high = hwy::RoundUpTo(c.end, kLanes);
+    for (Index r = row; r < row + rows; ++r) normalize_row(t_, a_, r, low, high);
     if (values.rows != nullptr)
       multiply_values(use, row, rows, c, count, values.rows, values);
     else
@@ -218,8 +224,8 @@ class TileAttention {
   void choose_strip(Index row) {
     const Index rows = HWY_MIN(kStripRows, a_.rows - row), pitch = a_.all_pitch;
     std::fill(a_.all, a_.all + rows * pitch, kLowest);
-    visit([&](Index begin, Index count) {
-      if (a_.rows > AttentionTile::kFewRows) load_keys(begin, count);
+    visit([&](Index begin, Index count, Index next) {
+      if (a_.rows > AttentionTile::kFewRows) load_keys(begin, count, next);
       KeyRange c;
       if (score_strip(row, rows, begin, count, c) == BlockUse::absent) return;
       for (Index r = 0; r < rows; ++r)

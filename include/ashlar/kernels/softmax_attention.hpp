@@ -88,7 +88,7 @@ struct AttentionTile {
   static constexpr Index queries_a_tile(Index group) { return std::max<Index>(1, kRows / group); }
   static constexpr Index scratch_size(Index group, Index dim, Index value_dim, Index top_k_keys) {
     const Index rows = queries_a_tile(group) * group, wide = padded(std::max(dim, value_dim));
-    return rows * (padded(dim) + kKeys + padded(value_dim) + 4) + 4 * kAlign +
+    return rows * (padded(dim) + kKeys + padded(value_dim) + 2 + 2 * kAlign) + kAlign +
            kKeys * (padded(dim) + padded(value_dim) + wide) + kAlign * padded(top_k_keys + kKeys);
   }
 };
