@@ -2,7 +2,9 @@
 // Score functions of the softmax attention engine. A score is a type with
 //   FloatVec operator()(FloatTag, const AttentionRow&, IntVec keys, Index left, FloatVec x) const
 // from x = scale q k of the consecutive `keys` to their scores; only the first `left` of them are keys of the
-// sequence, the results of others are not used. It may give -inf, which hides a key.
+// sequence, the results of others are not used. It may give -inf, which hides a key. A score may have
+//   bool plain() const
+// which says that it changes nothing.
 #if defined(ASHLAR_KERNELS_ATTENTION_SCORE_INL_HPP_) == defined(HWY_TARGET_TOGGLE)
 #ifdef ASHLAR_KERNELS_ATTENTION_SCORE_INL_HPP_
 #undef ASHLAR_KERNELS_ATTENTION_SCORE_INL_HPP_
@@ -20,6 +22,7 @@ namespace HWY_NAMESPACE {
 
 // The product as it is.
 struct PlainScore {
+  static bool plain() { return true; }
   HWY_INLINE FloatVec operator()(FloatTag, const AttentionRow&, IntVec, Index, FloatVec x) const { return x; }
 };
 
@@ -34,6 +37,7 @@ HWY_INLINE FloatVec soft_cap(FloatTag d, FloatVec x, float cap) {
 struct ComposedScore {
   const AttentionScore& s;
 
+  bool plain() const { return s.soft_cap == 0 && !s.alibi && !s.relative && !s.bias; }
   HWY_INLINE FloatVec operator()(FloatTag d, const AttentionRow& row, IntVec keys, Index left,
                                  FloatVec x) const {
     const IntTag di;

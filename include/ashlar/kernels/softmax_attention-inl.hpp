@@ -114,8 +114,11 @@ class TileAttention {
       gather(begin, count, t_.dim, a_.wide, a_.q_pitch, [&](Index j) { return key_row(j); });
       from = a_.wide, stride = a_.q_pitch;
     }
-    for (Index r = 0; r < kKeys; r += 4)
-      transpose_4_rows(from + r * stride, stride, HWY_MAX(count - r, 0), t_.dim, a_.keys + r, kKeys);
+    for (Index line = 0; line < kKeys; line += 16)  // whole cache lines of the result at once
+      for (Index c = 0; c < t_.dim; c += 4)
+        for (Index r = line; r < line + 16; r += 4)
+          transpose_4_rows(from + r * stride + c, stride, HWY_MAX(count - r, 0), HWY_MIN(4, t_.dim - c),
+                           a_.keys + c * kKeys + r, kKeys);
   }
   // Rows that are read in place: 16 KiB ahead.
   static FetchAhead ahead(Index pitch) {
@@ -127,8 +130,11 @@ class TileAttention {
   }
 
   Values load_values(Index begin, Index count) {
-    if (a_.rows <= 2 * kStripRows && t_.value_dim == a_.v_pitch && t_.rows.consecutive(begin, count))
-      return {nullptr, value_row(begin), t_.rows.v_stride};  // reading them once in place is cheaper
+    // In place where few rows read them, or where they lie as the copy would.
+    const bool packed = std::is_same_v<Kv, float> && t_.rows.v_stride == a_.v_pitch;
+    if ((packed || a_.rows <= 2 * kStripRows) && t_.value_dim == a_.v_pitch &&
+        t_.rows.consecutive(begin, count))
+      return {nullptr, value_row(begin), t_.rows.v_stride};
     gather(begin, count, t_.value_dim, a_.values, a_.v_pitch, [&](Index j) { return value_row(j); });
     return {a_.values, nullptr, a_.v_pitch};
   }
@@ -170,9 +176,16 @@ class TileAttention {
     float* s = a_.scores + row * kKeys;
     multiply_keys(row, rows, begin, count, low, high, s);
     const bool full = use == BlockUse::full && count == kKeys;
-    if (std::is_same_v<Score, PlainScore> && full) return use;
+    if (full && plain()) return use;
     for (Index r = 0; r < rows; ++r) score_row(t_.row(row + r), begin, count, full, low, high, s + r * kKeys);
     return use;
+  }
+  // The score function changes nothing.
+  bool plain() const {
+    if constexpr (requires { score_.plain(); })
+      return score_.plain();
+    else
+      return false;
   }
   void score_row(const AttentionRow& row, Index begin, Index count, bool full, Index low, Index high,
                  float* s) const {
@@ -212,7 +225,7 @@ class TileAttention {
     if (values.finite || use == BlockUse::full)
       return multiply_rows<true>(rows, p + c.begin, kKeys, v + c.begin * values.pitch, values.pitch,
                                  c.end - c.begin, out, a_.v_pitch, a_.v_pitch,
-                                 values.rows == nullptr ? ahead(values.pitch) : FetchAhead());
+                                 a_.rows <= AttentionTile::kFewRows ? ahead(values.pitch) : FetchAhead());
     for (Index r = 0; r < rows; ++r)
       for (Index j = c.begin; j < c.end; ++j)
         if (p[r * kKeys + j] != 0)

@@ -47,7 +47,7 @@ struct KeyRows {
 // queries outermost. Pointers are to the sequence's first token and the tile's first head.
 struct AttentionTile {
   static constexpr Index kKeys = 64;    // keys a block
-  static constexpr Index kRows = 192;   // rows a tile, when the group allows
+  static constexpr Index kRows = 384;   // rows a tile, when the group allows
   static constexpr Index kFewRows = 8;  // up to so many rows, keys are read in place
   static constexpr Index kPart = 512;   // keys a part at least, where few rows have many keys
   static constexpr Index kAlign = 16;   // row lengths in scratch are multiples of this
