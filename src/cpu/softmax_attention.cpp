@@ -202,18 +202,62 @@ void mark_globals(AttentionTables& t, Index positions, CpuScratch& scratch) {
   t.is_global = marks.data, t.globals_before = before.data, t.positions = positions;
 }
 
+// A dilated pattern of nothing else joins only positions of one remainder: as many sequences, each with every
+// dilation-th row, in which the window is plain.
+template <class Kv, class Q>
+bool interleaved(const SoftmaxAttentionArgs<float, Kv, Q>& a) {
+  const AttentionPattern& p = a.pattern;
+  for (const auto& kv : a.sequences)
+    if (kv.start != 0 || kv.ring || kv.page != 0) return false;
+  return p.dilation > 1 && p.chunk == 0 && p.causal_block == 0 && p.prefix == 0 && !p.blocks &&
+         !p.extended() && !a.score.alibi && !a.score.relative && !a.score.bias;
+}
+template <class T, int Rank>
+View<T, Rank> every(const View<T, Rank>& x, Index first, Index step, Index rows) {
+  View<T, Rank> y = x;
+  if (!x) return y;
+  y.data += first * x.strides[0], y.strides[0] *= step, y.shape[0] = rows;
+  return y;
+}
+template <class Kv, class Q>
+void attend_interleaved(const SoftmaxAttentionArgs<float, Kv, Q>& a, CpuExec& exec) {
+  const Index step = a.pattern.dilation;
+  auto part = a;
+  part.offsets = {}, part.pattern.dilation = 1;
+  const Builtin builtin{AttentionTables(part.pattern), a.score, exec.isa()};
+  for (Index n = 0; n < a.offsets.count(); ++n) {
+    const auto& kv = a.sequences[static_cast<std::size_t>(n)];
+    const Index t = a.offsets.begin(n), queries = a.offsets.end(n, a.q.shape[0]) - t;
+    const Index position = kv.end() - queries;
+    for (Index i = 0; i < std::min(step, queries); ++i) {
+      const Index first = (position + i) % step, keys = (kv.end() - first + step - 1) / step;
+      const Index rows = (queries - i + step - 1) / step;
+      const KeyValueArgs<Kv> mine{every(kv.k, first, step, keys), every(kv.v, first, step, keys)};
+      part.q = every(a.q, t + i, step, rows), part.out = every(a.out, t + i, step, rows);
+      part.lse = every(a.lse, t + i, step, rows), part.entropy = every(a.entropy, t + i, step, rows);
+      part.sequences = {&mine, 1};
+      detail::run_attention(part, run_builtin, &builtin, exec);
+    }
+  }
+}
+
 template <class Kv, class Q>
 void attend(const SoftmaxAttentionArgs<float, Kv, Q>& a, CpuExec& exec) {
   detail::check_attention(a);
   CpuScratch scratch(exec);
   Builtin builtin{AttentionTables(a.pattern), a.score, exec.isa()};
+  const bool interleave = interleaved(a);
+  if (exec.verbose() && !a.sequences.empty())
+    trace(exec, kOp,
+          interleave       ? "interleaved sequences"
+          : builtin.band() ? "band of keys, plain scores"
+                           : "composed pattern and scores",
+          "q", to_string(a.q.shape), " kv_heads=", a.sequences[0].k.shape[1],
+          " sequences=", a.sequences.size(), sizeof(Kv) == 2 ? " kv=bf16" : "");
+  if (interleave) return attend_interleaved(a, exec);
   Index positions = 0;
   for (const auto& kv : a.sequences) positions = std::max(positions, kv.end());
   mark_globals(builtin.tables, positions, scratch);
-  if (exec.verbose() && !a.sequences.empty())
-    trace(exec, kOp, builtin.band() ? "band of keys, plain scores" : "composed pattern and scores", "q",
-          to_string(a.q.shape), " kv_heads=", a.sequences[0].k.shape[1], " sequences=", a.sequences.size(),
-          sizeof(Kv) == 2 ? " kv=bf16" : "");
   detail::run_attention(a, run_builtin, &builtin, exec);
 }
 

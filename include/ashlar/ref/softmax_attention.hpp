@@ -75,14 +75,14 @@ void softmax_attention(const SoftmaxAttentionArgs<T, Kv, Q>& a) {
         for (T x : all) sum += x == kLowest ? T(0) : std::exp(x - most);
         const T lse = sum > 0 ? most + std::log(sum) : kLowest;
         for (T x : all)
-          if (x != kLowest) entropy -= std::exp(x - lse) * (x - lse);
+          if (x != kLowest) entropy -= std::exp(x - most) / sum * (x - lse);
         auto probability = [&](T x) -> T {
           if (x == kLowest) return 0;
           switch (a.normalizer) {
             case AttentionNormalizer::sigmoid: return 1 / (1 + std::exp(-x));
             case AttentionNormalizer::relu: return std::max(x, T(0));
             case AttentionNormalizer::relu_squared: return x > 0 ? x * x : T(0);
-            default: return std::exp(x - lse);
+            default: return std::exp(x - most) / sum;
           }
         };
         for (Index c = 0; c < kv.v.shape[2]; ++c) {
