@@ -73,10 +73,33 @@ HWY_NOINLINE void multiply_strip(const float* a, Index a_pitch, const T* b, Inde
     multiply_block<kRows, 1, kAdd>(a, a_pitch, b + at, b_pitch, depth, c + at, c_pitch, fetch);
 }
 
+// The same for few rows and a B of f32 that comes from memory: a row of B at once, by few rows of A.
+template <bool kAdd>
+HWY_INLINE void multiply_streamed(Index rows, const float* a, Index a_pitch, const float* b, Index b_pitch,
+                                  Index depth, float* c, Index c_pitch, Index columns, FetchAhead fetch) {
+  constexpr int kVectors = 2 * kStripVectors;
+  constexpr Index kWide = kVectors * static_cast<Index>(HWY_LANES(float));
+  for (; rows > 0; rows -= 2, a += 2 * a_pitch, c += 2 * c_pitch, fetch.distance = 0) {
+    Index at = 0;
+    for (; at + kWide <= columns; at += kWide)
+      if (rows >= 2)
+        multiply_block<2, kVectors, kAdd>(a, a_pitch, b + at, b_pitch, depth, c + at, c_pitch, fetch);
+      else
+        multiply_block<1, kVectors, kAdd>(a, a_pitch, b + at, b_pitch, depth, c + at, c_pitch, fetch);
+    if (rows >= 2)
+      multiply_strip<2, kAdd>(a, a_pitch, b + at, b_pitch, depth, c + at, c_pitch, columns - at, fetch);
+    else
+      multiply_strip<1, kAdd>(a, a_pitch, b + at, b_pitch, depth, c + at, c_pitch, columns - at, fetch);
+  }
+}
+
 // The same for up to kStripRows rows.
 template <bool kAdd, class T>
 HWY_INLINE void multiply_rows(Index rows, const float* a, Index a_pitch, const T* b, Index b_pitch,
                               Index depth, float* c, Index c_pitch, Index columns, FetchAhead fetch = {}) {
+  if constexpr (sizeof(T) == 4)
+    if (fetch.distance != 0)
+      return multiply_streamed<kAdd>(rows, a, a_pitch, b, b_pitch, depth, c, c_pitch, columns, fetch);
   if (rows == kStripRows)
     return multiply_strip<kStripRows, kAdd>(a, a_pitch, b, b_pitch, depth, c, c_pitch, columns, fetch);
   if (rows >= 4) {
@@ -126,23 +149,29 @@ HWY_INLINE void dot_4_keys(const float* HWY_RESTRICT a, Index a_pitch, const T* 
     ASHLAR_UNROLL
     for (int r = 0; r < kRows; ++r) sums[r][n] = hn::Zero(d);
   }
-  const auto add = [&](Index i, auto load_row) HWY_ATTR {
-    FloatVec key[4];
+  // Rows of f32, which wait for memory, one after another, as they lie there; those of narrower types, which
+  // wait for their widening, side by side.
+  constexpr int kTogether = sizeof(T) == 4 ? 1 : 4;
+  const auto add = [&](int first, Index i, auto load_row) HWY_ATTR {
+    FloatVec key[kTogether];
     ASHLAR_UNROLL
-    for (int n = 0; n < 4; ++n) {
-      fetch.operator()<1>(rows[n] + i);
-      key[n] = load_row(rows[n] + i);
+    for (int n = 0; n < kTogether; ++n) {
+      fetch.operator()<1>(rows[first + n] + i);
+      key[n] = load_row(rows[first + n] + i);
     }
     ASHLAR_UNROLL
     for (int r = 0; r < kRows; ++r) {
       const auto x = hn::LoadU(d, a + r * a_pitch + i);
       ASHLAR_UNROLL
-      for (int n = 0; n < 4; ++n) sums[r][n] = hn::MulAdd(x, key[n], sums[r][n]);
+      for (int n = 0; n < kTogether; ++n) sums[r][first + n] = hn::MulAdd(x, key[n], sums[r][first + n]);
     }
   };
-  Index i = 0;
-  for (; i + kLanes <= depth; i += kLanes) add(i, [&](const T* p) HWY_ATTR { return load(d, p); });
-  if (i < depth) add(i, [&](const T* p) HWY_ATTR { return load_n(d, p, depth - i); });
+  ASHLAR_UNROLL
+  for (int n = 0; n < 4; n += kTogether) {
+    Index i = 0;
+    for (; i + kLanes <= depth; i += kLanes) add(n, i, [&](const T* p) HWY_ATTR { return load(d, p); });
+    if (i < depth) add(n, i, [&](const T* p) HWY_ATTR { return load_n(d, p, depth - i); });
+  }
   ASHLAR_UNROLL
   for (int r = 0; r < kRows; ++r) {
 #if HWY_TARGET != HWY_SCALAR

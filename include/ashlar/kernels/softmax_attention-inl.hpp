@@ -155,8 +155,8 @@ class TileAttention {
     }
   }
   void multiply_few(Index rows, const float* q, const Kv* k, Index stride, Index keys, float* s) {
-    const FetchAhead fetch = ahead(stride);
-    for (; rows >= 4; rows -= 4, q += 4 * a_.q_pitch, s += 4 * kKeys)
+    FetchAhead fetch = ahead(stride);
+    for (; rows >= 4; rows -= 4, q += 4 * a_.q_pitch, s += 4 * kKeys, fetch.distance = 0)
       dot_4_keys<4>(q, a_.q_pitch, k, stride, keys, t_.dim, s, kKeys, fetch);
     for (; rows >= 2; rows -= 2, q += 2 * a_.q_pitch, s += 2 * kKeys)
       dot_4_keys<2>(q, a_.q_pitch, k, stride, keys, t_.dim, s, kKeys, fetch);
