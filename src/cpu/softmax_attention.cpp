@@ -78,6 +78,8 @@ class Plan {
       const Task& last = tasks_(count - 1);
       results_ = last.part_results + last.parts;
     }
+    for (Index i = 0; i < count; ++i)
+      if (tasks_(i).parts > 0) part_rows_ = std::max(part_rows_, tasks_(i).queries * group_);
     parts_ = scratch.floats(results_ * head_tiles() * part_size());
   }
 
@@ -127,7 +129,7 @@ class Plan {
   }
 
  private:
-  Index part_size() const { return tile_queries_ * group_ * AttentionTile::part_pitch(value_dim_); }
+  Index part_size() const { return part_rows_ * AttentionTile::part_pitch(value_dim_); }
 
   // Late tiles of a causal sequence are the longest: they go first.
   template <class F>
@@ -160,7 +162,8 @@ class Plan {
 
   const SoftmaxAttentionArgs<float, Kv, Q>& a_;
   AttentionTables tables_;
-  Index tokens_ = 0, heads_ = 0, kv_heads_ = 0, value_dim_ = 0, group_ = 1, tile_queries_ = 1, results_ = 0;
+  Index tokens_ = 0, heads_ = 0, kv_heads_ = 0, value_dim_ = 0, group_ = 1, tile_queries_ = 1, results_ = 0,
+        part_rows_ = 0;
   View<Task, 1> tasks_;
   View<float, 1> parts_;
 };
