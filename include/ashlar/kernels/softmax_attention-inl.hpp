@@ -39,7 +39,10 @@ class TileAttention {
       for (Index row = 0; row < a_.rows; row += kStripRows) choose_strip(row);
     visit([&](Index begin, Index count, Index next) {
       const bool few = a_.rows <= AttentionTile::kFewRows;
-      if (!few) load_keys(begin, count, next);
+      if (!few)
+        load_keys(begin, count, next);
+      else if (t_.rows.page != 0)
+        fetch_block(next);  // which is not behind this one
       Values values = load_values(begin, count);
       for (Index row = 0; row < a_.rows; row += few ? a_.rows : kStripRows)
         attend_strip(row, few ? a_.rows : HWY_MIN(kStripRows, a_.rows - row), begin, count, values);
@@ -102,10 +105,7 @@ class TileAttention {
   // The block's keys, transposed: [D, 64], zeros behind `count`. Meanwhile the next block is fetched: short
   // rows do not set off the hardware's prefetchers.
   void load_keys(Index begin, Index count, Index next) {
-    for (Index j = next; j < HWY_MIN(next + kKeys, t_.rows.end); ++j) {
-      prefetch_row_far(key_row(j), t_.dim);
-      prefetch_row_far(value_row(j), t_.value_dim);
-    }
+    fetch_block(next);
     const float* from = nullptr;
     Index stride = t_.rows.k_stride;
     if constexpr (std::is_same_v<Kv, float>)
@@ -119,6 +119,12 @@ class TileAttention {
         for (Index r = line; r < line + 16; r += 4)
           transpose_4_rows(from + r * stride + c, stride, HWY_MAX(count - r, 0), HWY_MIN(4, t_.dim - c),
                            a_.keys + c * kKeys + r, kKeys);
+  }
+  HWY_INLINE void fetch_block(Index begin) const {
+    for (Index j = begin; j < HWY_MIN(begin + kKeys, t_.rows.end); ++j) {
+      prefetch_row_far(key_row(j), t_.dim);
+      prefetch_row_far(value_row(j), t_.value_dim);
+    }
   }
   // Rows that are read in place: 16 KiB ahead.
   static FetchAhead ahead(Index pitch) {
