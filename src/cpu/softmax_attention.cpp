@@ -168,6 +168,27 @@ class Plan {
   View<float, 1> parts_;
 };
 
+// What run_attention does with a call that was checked.
+template <class Kv, class Q>
+void run_tiles(const SoftmaxAttentionArgs<float, Kv, Q>& a, detail::AttentionTileFunction run,
+               const void* policies, CpuExec& exec) {
+  if (a.q.shape[0] == 0) return;
+  CpuScratch scratch(exec);
+  const Plan plan(a, scratch);
+  const auto work = scratch.floats(exec.threads(), plan.scratch_size());
+  const Index heads = plan.head_tiles();
+  exec.parallel_for(plan.tasks() * heads, [&](Index i, int worker) {
+    run(policies, plan.tile(plan.task(i / heads), i % heads, work.at(worker)));
+  });
+  if (!plan.in_parts()) return;
+  exec.parallel_for(plan.tasks() * heads, [&](Index i, int worker) {
+    const Task& task = plan.task(i / heads);
+    if (task.parts == 0 || task.part != 0) return;
+    const AttentionTile tile = plan.tile(task, i % heads, work.at(worker));
+    ASHLAR_DISPATCH(exec, merge_tile)(tile, task.parts, plan.part_stride());
+  });
+}
+
 // The policies of an AttentionPattern and an AttentionScore.
 struct Builtin {
   AttentionTables tables;
@@ -239,7 +260,7 @@ void attend_interleaved(const SoftmaxAttentionArgs<float, Kv, Q>& a, CpuExec& ex
       part.q = every(a.q, t + i, step, rows), part.out = every(a.out, t + i, step, rows);
       part.lse = every(a.lse, t + i, step, rows), part.entropy = every(a.entropy, t + i, step, rows);
       part.sequences = {&mine, 1};
-      detail::run_attention(part, run_builtin, &builtin, exec);
+      run_tiles(part, run_builtin, &builtin, exec);
     }
   }
 }
@@ -261,7 +282,7 @@ void attend(const SoftmaxAttentionArgs<float, Kv, Q>& a, CpuExec& exec) {
   Index positions = 0;
   for (const auto& kv : a.sequences) positions = std::max(positions, kv.end());
   mark_globals(builtin.tables, positions, scratch);
-  detail::run_attention(a, run_builtin, &builtin, exec);
+  run_tiles(a, run_builtin, &builtin, exec);
 }
 
 }  // namespace
@@ -272,21 +293,7 @@ template <class Kv, class Q>
 void run_attention(const SoftmaxAttentionArgs<float, Kv, Q>& a, AttentionTileFunction run,
                    const void* policies, CpuExec& exec) {
   check_attention(a);
-  if (a.q.shape[0] == 0) return;
-  CpuScratch scratch(exec);
-  const Plan plan(a, scratch);
-  const auto work = scratch.floats(exec.threads(), plan.scratch_size());
-  const Index heads = plan.head_tiles();
-  exec.parallel_for(plan.tasks() * heads, [&](Index i, int worker) {
-    run(policies, plan.tile(plan.task(i / heads), i % heads, work.at(worker)));
-  });
-  if (!plan.in_parts()) return;
-  exec.parallel_for(plan.tasks() * heads, [&](Index i, int worker) {
-    const Task& task = plan.task(i / heads);
-    if (task.parts == 0 || task.part != 0) return;
-    const AttentionTile tile = plan.tile(task, i % heads, work.at(worker));
-    ASHLAR_DISPATCH(exec, merge_tile)(tile, task.parts, plan.part_stride());
-  });
+  run_tiles(a, run, policies, exec);
 }
 
 template void run_attention(const SoftmaxAttentionArgs<float>&, AttentionTileFunction, const void*, CpuExec&);
