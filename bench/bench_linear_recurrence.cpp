@@ -109,25 +109,23 @@ struct Problem {
 // Decode is bound by the states' bytes, which are read and written; prefill by arithmetic.
 void add(const std::string& name, const Member& m, const Size& size,
          RecurrenceForm form = RecurrenceForm::automatic, Index chunk = 0) {
-  benchmark::RegisterBenchmark(
-      name.c_str(),
-      [=, &m](benchmark::State& state) {
-        CpuExec exec({threads});
-        Problem p(m, size, exec);
-        p.args.form = form, p.args.chunk = chunk;
-        for (auto _ : state) m.run(p.args, exec);
-        const double elements = static_cast<double>(size.heads * size.dk * size.dv);
-        if (size.tokens > size.sequences) {
-          const double flops = 2.0 * static_cast<double>(m.multiply_adds());
-          bench::report(state, flops * elements * static_cast<double>(size.tokens), 0, exec);
-        } else {
-          const double written =
-              elements * static_cast<double>(size.sequences) * static_cast<double>(bits(size.dtype) / 8);
-          bench::report(state, 0, 2 * written, exec, written);
-        }
-      })
-      ->UseRealTime()
-      ->Unit(benchmark::kMillisecond);
+  const bool decode = size.tokens == size.sequences;
+  auto* const registered = benchmark::RegisterBenchmark(name.c_str(), [=, &m](benchmark::State& state) {
+    CpuExec exec({threads});
+    Problem p(m, size, exec);
+    p.args.form = form, p.args.chunk = chunk;
+    const double elements = static_cast<double>(size.heads * size.dk * size.dv);
+    if (decode) {
+      const double written =
+          elements * static_cast<double>(size.sequences) * static_cast<double>(bits(size.dtype) / 8);
+      return bench::run_beside_memory(state, 2 * written, written, exec, [&] { m.run(p.args, exec); });
+    }
+    for (auto _ : state) m.run(p.args, exec);
+    const double flops = 2.0 * static_cast<double>(m.multiply_adds()) * elements;
+    bench::report(state, flops * static_cast<double>(size.tokens), 0, exec);
+  });
+  registered->Unit(benchmark::kMillisecond);
+  decode ? registered->UseManualTime() : registered->UseRealTime();
 }
 
 void add_all() {

@@ -108,14 +108,16 @@ void attention(benchmark::State& state, const Case& c) {
   if (c.block > 0) args.pattern.blocks = {c.block, block_offsets, blocks, c.heads};
   if (c.alibi) args.score.alibi = slopes.view();
   std::size_t batch = 0;
-  for (auto _ : state) {
+  auto run = [&] {
     const auto n = static_cast<std::size_t>(c.sequences);
     args.sequences = std::span<const KeyValueArgs<Kv>>(sequences).subspan(batch * n, n);
     softmax_attention(args, exec);
     batch = (batch + 1) % batches;
-  }
+  };
+  if (c.decode()) return bench::run_beside_memory(state, bytes, 0, exec, run);
+  for (auto _ : state) run();
   const double pairs = c.visible_pairs() * static_cast<double>(c.sequences * c.heads);
-  bench::report(state, 4 * pairs * static_cast<double>(c.dim), c.decode() ? bytes : 0, exec);
+  bench::report(state, 4 * pairs * static_cast<double>(c.dim), 0, exec);
 }
 
 std::vector<Case> cases() {
@@ -187,12 +189,13 @@ int main(int argc, char** argv) {
     else
       argv[kept++] = argv[i];
   argc = kept;
-  for (const Case& c : cases())
-    benchmark::RegisterBenchmark(
-        c.name.c_str(),
-        [c](benchmark::State& s) { c.bf16_cache ? attention<bf16>(s, c) : attention<float>(s, c); })
-        ->UseRealTime()
-        ->Unit(benchmark::kMillisecond);
+  for (const Case& c : cases()) {
+    auto* const registered = benchmark::RegisterBenchmark(c.name.c_str(), [c](benchmark::State& s) {
+      c.bf16_cache ? attention<bf16>(s, c) : attention<float>(s, c);
+    });
+    registered->Unit(benchmark::kMillisecond);
+    c.decode() ? registered->UseManualTime() : registered->UseRealTime();
+  }
   benchmark::Initialize(&argc, argv);
   if (benchmark::ReportUnrecognizedArguments(argc, argv)) return 1;
   benchmark::RunSpecifiedBenchmarks();

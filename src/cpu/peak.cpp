@@ -85,63 +85,59 @@ double seconds(F&& f) {
   return std::chrono::duration<double>(std::chrono::steady_clock::now() - begin).count();
 }
 
-// Best amount a second of f() -> amount, over `runs`.
+// Best of what f() returns, over `runs`.
 template <class F>
-double best_rate(int runs, F&& f) {
-  double best = 0;
-  for (int r = 0; r < runs; ++r) {
-    double amount = 0;
-    const double time = seconds([&] { amount = f(); });
-    best = std::max(best, amount / time);
-  }
-  return best;
+double best(int runs, F&& f) {
+  double most = 0;
+  for (int r = 0; r < runs; ++r) most = std::max(most, f());
+  return most;
 }
 
-// One contiguous part of memory a worker; bytes touched.
+// f(memory, floats) on one contiguous part a worker; bytes touched a second.
 template <class F>
 double stream(CpuExec& exec, Tensor<float, 1>& memory, F&& f) {
   const Index part = kFloats / exec.threads() / 64 * 64;
-  exec.parallel_for(exec.threads(), [&](Index i, int) { f(memory.data() + i * part, part); });
-  return static_cast<double>(part) * exec.threads() * sizeof(float);
-}
-
-double read_rate(CpuExec& exec, Tensor<float, 1>& memory) {
-  std::atomic<float> sink{0};  // keeps the sums alive
-  return best_rate(6, [&] {
-    return stream(exec, memory, [&](float* p, Index n) { sink = ASHLAR_DISPATCH(exec, read_all)(p, n); });
-  });
-}
-
-Tensor<float, 1> far_memory() {
-  Tensor<float, 1> memory({kFloats});
-  for (Index i = 0; i < kFloats; i += 16) memory.data()[i] = 1.0f + static_cast<float>(i % 7);
-  return memory;
+  const double time = seconds(
+      [&] { exec.parallel_for(exec.threads(), [&](Index i, int) { f(memory.data() + i * part, part); }); });
+  return static_cast<double>(part) * exec.threads() * sizeof(float) / time;
 }
 
 }  // namespace
 
+MemoryPasses::MemoryPasses(CpuExec& exec) : exec_(exec), memory_({kFloats}) {
+  for (Index i = 0; i < kFloats; i += 16) memory_.data()[i] = 1.0f + static_cast<float>(i % 7);
+}
+
+double MemoryPasses::read() {
+  std::atomic<float> sink{0};  // keeps the sums alive
+  return stream(exec_, memory_, [&](float* p, Index n) { sink = ASHLAR_DISPATCH(exec_, read_all)(p, n); });
+}
+
+double MemoryPasses::update() {
+  return 2 * stream(exec_, memory_, [&](float* p, Index n) { ASHLAR_DISPATCH(exec_, update_all)(p, n); });
+}
+
 double measure_read_bandwidth(CpuExec& exec) {
-  Tensor<float, 1> memory = far_memory();
-  return read_rate(exec, memory);
+  MemoryPasses memory(exec);
+  return best(6, [&] { return memory.read(); });
 }
 
 Peak measure_peak(CpuExec& exec) {
-  Tensor<float, 1> memory = far_memory();
+  MemoryPasses memory(exec);
   Peak peak;
-  peak.read_bytes = read_rate(exec, memory);
-  peak.copy_bytes =
-      2 * best_rate(6, [&] {
-        return stream(exec, memory, [&](float* p, Index n) { ASHLAR_DISPATCH(exec, update_all)(p, n); });
-      });
+  peak.read_bytes = best(6, [&] { return memory.read(); });
+  peak.copy_bytes = best(6, [&] { return memory.update(); });
   constexpr Index kSteps = 2'000'000;
-  peak.fma_flops = best_rate(10, [&] {
+  peak.fma_flops = best(10, [&] {
     std::atomic<double> flops{0};
-    exec.parallel_for(exec.threads(), [&](Index, int) {
-      float sink = 0;
-      const double mine = ASHLAR_DISPATCH(exec, multiply_add)(kSteps, &sink);
-      flops = mine + 0 * static_cast<double>(sink);
+    const double time = seconds([&] {
+      exec.parallel_for(exec.threads(), [&](Index, int) {
+        float sink = 0;
+        const double mine = ASHLAR_DISPATCH(exec, multiply_add)(kSteps, &sink);
+        flops = mine + 0 * static_cast<double>(sink);
+      });
     });
-    return flops * exec.threads();
+    return flops * exec.threads() / time;
   });
   return peak;
 }
