@@ -30,8 +30,8 @@ void sum_outer_products(View<const float, 2> k, View<const float, 2> v, Index ke
   for (Index begin = 0; begin < keys; begin += kKeyBlock) {
     const Index count = HWY_MIN(kKeyBlock, keys - begin);
     for (Index r = 0; r < count; r += 4)
-      transpose_4_rows(k.at(begin + r), k.strides[0], HWY_MIN(Index{4}, count - r), features, transposed + r,
-                       kKeyBlock);
+      transpose_rows<4>(k.at(begin + r), k.strides[0], HWY_MIN(Index{4}, count - r), features, transposed + r,
+                        kKeyBlock);
     copy_scaled(v.at(begin), v.strides[0], count, dv, 1, values, pitch);
     for (Index r = 0; r < count; ++r) values[r * pitch + dv] = 1;
     for (Index i = 0; i < features; i += kStripRows)

@@ -132,7 +132,7 @@ HWY_INLINE void pack_columns(const AnyView<2>& weight, Index begin, Index column
         for (; i < count; ++i) wide[j * kChunk + i] = static_cast<float>(from[i]);
       }
       if (rows == 4)
-        transpose_4_rows(wide, kChunk, 4, count, to + c * columns + r, columns);
+        transpose_rows<4>(wide, kChunk, 4, count, to + c * columns + r, columns);
       else
         for (Index i = 0; i < count; ++i)
           for (Index j = 0; j < rows; ++j) to[(c + i) * columns + r + j] = wide[j * kChunk + i];

@@ -187,17 +187,32 @@ HWY_INLINE void dot_4_keys(const float* HWY_RESTRICT a, Index a_pitch, const T* 
   }
 }
 
-// Columns [0, 4) of to [columns, pitch] = the transpose of from [rows, columns], whose rows are `stride`
-// apart; zeros where `rows` is less than 4.
-HWY_INLINE void transpose_4_rows(const float* from, Index stride, Index rows, Index columns, float* to,
-                                 Index pitch) {
+#if HWY_TARGET != HWY_SCALAR
+// 4 floats of every fourth row, from this one on, in a vector.
+template <class D>
+HWY_INLINE hn::Vec<D> load_fourth_rows(D d, const float* from, Index stride) {
+  if constexpr (hn::MaxLanes(d) == 4) {
+    return hn::LoadU(d, from);
+  } else {
+    const hn::Half<D> half;
+    const float* upper = from + static_cast<Index>(hn::MaxLanes(half)) * stride;
+    return hn::Combine(d, load_fourth_rows(half, upper, stride), load_fourth_rows(half, from, stride));
+  }
+}
+#endif
+
+// Columns [0, kRows) of to [columns, pitch] = the transpose of from [rows, columns], whose rows are `stride`
+// apart; zeros where `rows` is less than kRows, which is 4 or the lanes of a vector.
+template <int kRows>
+HWY_INLINE void transpose_rows(const float* from, Index stride, Index rows, Index columns, float* to,
+                               Index pitch) {
   Index c = 0;
 #if HWY_TARGET != HWY_SCALAR
-  const hn::FixedTag<float, 4> d;
-  const hn::FixedTag<double, 2> pairs;
-  for (; rows >= 4 && c + 4 <= columns; c += 4) {
-    const auto r0 = hn::LoadU(d, from + c), r1 = hn::LoadU(d, from + stride + c);
-    const auto r2 = hn::LoadU(d, from + 2 * stride + c), r3 = hn::LoadU(d, from + 3 * stride + c);
+  const hn::FixedTag<float, kRows> d;
+  const hn::FixedTag<double, kRows / 2> pairs;
+  for (; rows >= kRows && c + 4 <= columns; c += 4) {
+    const auto row = [&](Index r) HWY_ATTR { return load_fourth_rows(d, from + r * stride + c, stride); };
+    const auto r0 = row(0), r1 = row(1), r2 = row(2), r3 = row(3);
     const auto low01 = hn::BitCast(pairs, hn::InterleaveLower(d, r0, r1));
     const auto high01 = hn::BitCast(pairs, hn::InterleaveUpper(d, r0, r1));
     const auto low23 = hn::BitCast(pairs, hn::InterleaveLower(d, r2, r3));
@@ -210,7 +225,7 @@ HWY_INLINE void transpose_4_rows(const float* from, Index stride, Index rows, In
   }
 #endif
   for (; c < columns; ++c)
-    for (Index i = 0; i < 4; ++i) to[c * pitch + i] = i < rows ? from[i * stride + c] : 0;
+    for (Index i = 0; i < kRows; ++i) to[c * pitch + i] = i < rows ? from[i * stride + c] : 0;
 }
 
 // Whether all of x [rows, columns] is finite.

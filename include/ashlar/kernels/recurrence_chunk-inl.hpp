@@ -135,7 +135,7 @@ template <class From>
 HWY_INLINE void transpose(Index n, Index key_dim, const From& from, Index stride, const ChunkMatrix& to,
                           Index begin) {
   for (Index i = 0; i < n; i += 4)
-    transpose_4_rows(from(i), stride, HWY_MIN(4, n - i), key_dim, to.data + begin + i, to.pitch);
+    transpose_rows<4>(from(i), stride, HWY_MIN(4, n - i), key_dim, to.data + begin + i, to.pitch);
 }
 
 // The chunk's matrices where the decay is one number a token, or none.

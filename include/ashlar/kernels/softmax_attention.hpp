@@ -36,10 +36,10 @@ struct KeyRows {
     if (ring != 0) return j % ring;
     return page == 0 ? j - start : pages[(j - start) / page] * page + (j - start) % page;
   }
-  // The rows of [begin, begin + count) follow one another.
-  bool consecutive(Index begin, Index count) const {
-    if (ring != 0) return begin % ring + count <= ring;
-    return page == 0 || (begin - start) % page + count <= page;
+  // Of the `count` rows from position j on, how many follow one another.
+  Index run(Index j, Index count) const {
+    const Index left = ring != 0 ? ring - j % ring : page != 0 ? page - (j - start) % page : count;
+    return std::min(left, count);
   }
 };
 
