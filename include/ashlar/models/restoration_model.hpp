@@ -41,6 +41,8 @@ class RestorationModel {
   virtual ~RestorationModel() = default;
 
   const RestorationInfo& info() const { return info_; }
+  // Before the model is shared.
+  void set_ragged(RaggedImage ragged) { info_.ragged = ragged; }
   Index scale() const { return info_.scale; }
   // The size that an image of this size has when it is padded.
   Size padded(Size image) const;
