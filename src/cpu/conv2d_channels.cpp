@@ -112,7 +112,7 @@ void conv2d_channels_row(const DepthwiseRow& a, Index channels) {
 }
 
 void conv2d_channels_finish(const Conv2dArgs& a, Index pixel, Index count, const float* sums, Index pitch) {
-  finish_pixels(a, pixel, count, 0, a.weight.outputs(), sums, pitch, nullptr);
+  finish_pixels(a, pixel, count, 0, a.weight.outputs(), sums, pitch);
 }
 
 // to [columns, times channels]: each channel of a row that many times.
