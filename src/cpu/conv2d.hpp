@@ -28,14 +28,14 @@ struct ConvTile {
   Index width, filled, first;         // outputs of the panel, those that are none of its padding, the first
 };
 
-// One row of the output: the input rows that its taps see, null outside the image, at the first channel.
-struct DepthwiseRow {
-  const float* const* rows;
-  const float* weights;           // [kh, kw, pitch]
-  const float* bias;              // null: none
-  float* out;                     // of column 0
-  Index pixel, out_pixel, pitch;  // distances of pixels, and of the weights' rows
-  Index columns, width, kh, kw, stride, dilation, padding;
+// Some rows of the output of a depthwise convolution.
+struct DepthwiseBand {
+  const float* const* rows;  // the input's that they see, null outside the image
+  const float* weights;      // [kh, kw, channels]
+  const float* bias;         // null: none
+  float* sums;  // [height, a run of pixels, channels], and a vector; null: straight to the output
+  Index n, top, height;
+  Index pixel;  // from one pixel of the input rows to the next
 };
 
 }  // namespace v0

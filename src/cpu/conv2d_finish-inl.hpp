@@ -16,7 +16,7 @@ namespace kernels {
 namespace HWY_NAMESPACE {
 
 // out = activation(sums) + residual for channels [first, first + columns) of `count` pixels of one row, the
-// first with that number; sums [count, pitch].
+// first with that number; sums [count, pitch], with room to read a vector more.
 inline HWY_NOINLINE void finish_pixels(const Conv2dArgs& a, Index pixel, Index count, Index first,
                                        Index columns, const float* sums, Index pitch) {
   const FloatTag d;
@@ -26,18 +26,10 @@ inline HWY_NOINLINE void finish_pixels(const Conv2dArgs& a, Index pixel, Index c
   const float* residual = a.residual ? a.residual.at(n, h, w, first) : nullptr;
   with_activation(a.activation, [&](auto f) HWY_ATTR {
     for (Index r = 0; r < count; ++r, sums += pitch, out += a.out.strides[2]) {
-      Index c = 0;
-      for (; c + lanes <= columns; c += lanes) {
+      for (Index c = 0; c < columns; c += lanes) {
         auto y = activation<decltype(f)::value>(d, hn::LoadU(d, sums + c), a.negative_slope);
-        if (residual) y = hn::Add(y, hn::LoadU(d, residual + c));
-        hn::StoreU(y, d, out + c);
-      }
-      if constexpr (decltype(f)::value == Activation::identity)
-        for (; c < columns; ++c) out[c] = residual ? sums[c] + residual[c] : sums[c];
-      if (c < columns) {
-        auto y = activation<decltype(f)::value>(d, load_n(d, sums + c, columns - c), a.negative_slope);
-        if (residual) y = hn::Add(y, load_n(d, residual + c, columns - c));
-        store_n(y, d, out + c, columns - c);
+        if (residual) y = hn::Add(y, load_some(d, residual + c, columns - c));
+        store_some(y, d, out + c, columns - c);
       }
       if (residual) residual += a.residual.strides[2];
     }

@@ -87,7 +87,7 @@ void conv2d_products(const Conv2dArgs& a, CpuExec& exec) {
   const Index row_size = span(columns, 1) * pitch;
   CpuScratch scratch(exec);
   const auto products = scratch.floats(exec.threads(), span(rows, 0), row_size);
-  const auto sums = scratch.floats(exec.threads(), columns * outputs);
+  const auto sums = scratch.floats(exec.threads(), columns * outputs + 16);  // and a vector
   const auto row_memory = scratch.get<const float*>(exec.threads(), kh);
   exec.parallel_for(images * down * across, [&](Index task, int worker) {
     const Index n = task / (down * across), top = task / across % down * kTileRows,
