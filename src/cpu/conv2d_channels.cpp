@@ -72,28 +72,34 @@ HWY_INLINE void depthwise_run(const Conv2dArgs& a, const DepthwiseBand& b, const
   for (int p = 0; p < kCount; ++p) hn::StoreU(sums[p], d, out.at + p * out.pixel + c);
 }
 
-// One pixel, up to a vector of channels at c, taps outside the image left out.
-HWY_NOINLINE void depthwise_pixel(const Conv2dArgs& a, const DepthwiseBand& b, const float* const* rows,
-                                  Index w, Index c, Index count, DepthwiseOut out) {
+// One pixel, a vector of channels at c, or `count` of them; taps outside the image left out.
+template <bool kWhole>
+HWY_INLINE void depthwise_pixel(const Conv2dArgs& a, const DepthwiseBand& b, const float* const* rows,
+                                Index w, Index c, Index count, float* out) {
   const FloatTag d;
+  const auto get = [&](const float* p) HWY_ATTR { return kWhole ? hn::LoadU(d, p) : load_n(d, p, count); };
   const Index kh = a.weight.kernel()[0], kw = a.weight.kernel()[1], channels = a.weight.outputs();
-  auto sum = b.bias ? load_some(d, b.bias + c, count) : hn::Zero(d);
+  const Index dilation = a.steps.dilation[1], left = w * a.steps.stride[1] - a.steps.padding[1];
+  // Taps [begin, end) are inside.
+  const Index begin = left < 0 ? std::min(kw, (dilation - 1 - left) / dilation) : 0;
+  const Index end = std::clamp((a.x.shape[2] - left + dilation - 1) / dilation, begin, kw);
+  auto sum = b.bias ? get(b.bias + c) : hn::Zero(d);
   for (Index r = 0; r < kh; ++r) {
     const float* row = rows[r * a.steps.dilation[0]];
     if (row == nullptr) continue;
-    for (Index t = 0; t < kw; ++t) {
-      const Index j = w * a.steps.stride[1] - a.steps.padding[1] + t * a.steps.dilation[1];
-      if (j < 0 || j >= a.x.shape[2]) continue;
-      sum = hn::MulAdd(load_some(d, row + j * b.pixel + c, count),
-                       load_some(d, b.weights + (r * kw + t) * channels + c, count), sum);
-    }
+    for (Index t = begin; t < end; ++t)
+      sum = hn::MulAdd(get(row + (left + t * dilation) * b.pixel + c),
+                       get(b.weights + (r * kw + t) * channels + c), sum);
   }
-  store_some(sum, d, out.at + c, count);
+  if constexpr (kWhole)
+    hn::StoreU(sum, d, out + c);
+  else
+    store_n(sum, d, out + c, count);
 }
 
-// kCount pixels from w on of all rows of a band, all channels.
+// kCount pixels from w on of all rows of a band, all channels; the first `done` of them are there already.
 template <int kCount, int kWidth>
-void depthwise_pixels(const Conv2dArgs& a, const DepthwiseBand& b, Index w, bool inside) {
+void depthwise_pixels(const Conv2dArgs& a, const DepthwiseBand& b, Index w, bool inside, Index done = 0) {
   constexpr Index kLanes = static_cast<Index>(HWY_LANES(float));
   const Index channels = a.weight.outputs();
   const auto out = [&](Index h) -> DepthwiseOut {
@@ -105,18 +111,22 @@ void depthwise_pixels(const Conv2dArgs& a, const DepthwiseBand& b, Index w, bool
     const Index at = channels >= kLanes ? std::min(c, channels - kLanes) : c;
     for (Index h = 0; h < b.height; ++h) {
       const float* const* rows = b.rows + h * a.steps.stride[0];
+      const DepthwiseOut to = out(h);
       if (inside && channels >= kLanes)
-        depthwise_run<kCount, kWidth>(a, b, rows, w, at, out(h));
+        depthwise_run<kCount, kWidth>(a, b, rows, w, at, to);
       else
         for (Index p = 0; p < kCount; ++p)
-          depthwise_pixel(a, b, rows, w + p, at, channels - at, {out(h).at + p * out(h).pixel, out(h).pixel});
+          if (channels >= kLanes)
+            depthwise_pixel<true>(a, b, rows, w + p, at, kLanes, to.at + p * to.pixel);
+          else
+            depthwise_pixel<false>(a, b, rows, w + p, at, channels, to.at + p * to.pixel);
     }
   }
   if (!b.sums) return;
   const Index width = a.out.shape[2];
   for (Index h = 0; h < b.height; ++h)
-    finish_pixels(a, (b.n * a.out.shape[1] + b.top + h) * width + w, kCount, 0, channels, out(h).at,
-                  channels);
+    finish_pixels(a, (b.n * a.out.shape[1] + b.top + h) * width + w + done, kCount - done, 0, channels,
+                  out(h).at + done * channels, channels);
 }
 
 template <int kWidth>
@@ -129,6 +139,10 @@ void depthwise_band(const Conv2dArgs& a, const DepthwiseBand& b) {
   Index w = 0;
   for (; w < begin; ++w) depthwise_pixels<1, kWidth>(a, b, w, false);
   for (; w + kRun <= end; w += kRun) depthwise_pixels<kRun, kWidth>(a, b, w, true);
+  if (w < end && end - begin >= kRun) {  // the last ones together with some from before
+    depthwise_pixels<kRun, kWidth>(a, b, end - kRun, true, w - (end - kRun));
+    w = end;
+  }
   for (; w < end; ++w) depthwise_pixels<1, kWidth>(a, b, w, true);
   for (; w < width; ++w) depthwise_pixels<1, kWidth>(a, b, w, false);
 }
