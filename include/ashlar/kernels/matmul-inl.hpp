@@ -37,8 +37,8 @@ struct FetchAhead {
 };
 
 // C [kRows, kVectors * lanes] = (kAdd ? C : 0) + A [kRows, depth] B [depth, kVectors * lanes].
-// B may be of any storage type.
-template <int kRows, int kVectors, bool kAdd, class T>
+// B may be of any storage type. With kTurned, A is stored as its transpose [depth, kRows].
+template <int kRows, int kVectors, bool kAdd, bool kTurned = false, class T>
 HWY_INLINE void multiply_block(const float* HWY_RESTRICT a, Index a_pitch, const T* HWY_RESTRICT b,
                                Index b_pitch, Index depth, float* HWY_RESTRICT c, Index c_pitch,
                                FetchAhead fetch = {}) {
@@ -53,7 +53,7 @@ HWY_INLINE void multiply_block(const float* HWY_RESTRICT a, Index a_pitch, const
     FloatVec row[kVectors];
     for (int n = 0; n < kVectors; ++n) row[n] = load(d, b + n * kLanes);
     for (int r = 0; r < kRows; ++r) {
-      const auto x = hn::Set(d, a[r * a_pitch + i]);
+      const auto x = hn::Set(d, kTurned ? a[i * a_pitch + r] : a[r * a_pitch + i]);
       for (int n = 0; n < kVectors; ++n) sums[r][n] = hn::MulAdd(x, row[n], sums[r][n]);
     }
   }
@@ -62,15 +62,16 @@ HWY_INLINE void multiply_block(const float* HWY_RESTRICT a, Index a_pitch, const
 }
 
 // C [kRows, columns] (+)= A [kRows, depth] B [depth, columns]; columns is a multiple of the lanes.
-template <int kRows, bool kAdd, class T>
+template <int kRows, bool kAdd, bool kTurned = false, class T>
 HWY_NOINLINE void multiply_strip(const float* a, Index a_pitch, const T* b, Index b_pitch, Index depth,
                                  float* c, Index c_pitch, Index columns, FetchAhead fetch = {}) {
   constexpr Index kLanes = static_cast<Index>(HWY_LANES(float));
   Index at = 0;
   for (; at + kStripVectors * kLanes <= columns; at += kStripVectors * kLanes)
-    multiply_block<kRows, kStripVectors, kAdd>(a, a_pitch, b + at, b_pitch, depth, c + at, c_pitch, fetch);
+    multiply_block<kRows, kStripVectors, kAdd, kTurned>(a, a_pitch, b + at, b_pitch, depth, c + at, c_pitch,
+                                                        fetch);
   for (; at < columns; at += kLanes)
-    multiply_block<kRows, 1, kAdd>(a, a_pitch, b + at, b_pitch, depth, c + at, c_pitch, fetch);
+    multiply_block<kRows, 1, kAdd, kTurned>(a, a_pitch, b + at, b_pitch, depth, c + at, c_pitch, fetch);
 }
 
 // The same for few rows and a B of f32 that comes from memory: a row of B at once, by few rows of A.
@@ -109,6 +110,24 @@ HWY_INLINE void multiply_rows(Index rows, const float* a, Index a_pitch, const T
   for (; rows >= 2; rows -= 2, a += 2 * a_pitch, c += 2 * c_pitch)
     multiply_strip<2, kAdd>(a, a_pitch, b, b_pitch, depth, c, c_pitch, columns, fetch);
   if (rows == 1) multiply_strip<1, kAdd>(a, a_pitch, b, b_pitch, depth, c, c_pitch, columns, fetch);
+}
+
+// C [rows, columns] (+)= A [rows, depth] B [depth, columns] for any number of rows; with kTurned, A is stored
+// as its transpose. Strips of at least 3 rows where there are so many: fewer sums wait for one another.
+template <bool kAdd, bool kTurned>
+HWY_INLINE void multiply_matrix(Index rows, const float* a, Index a_pitch, const float* b, Index b_pitch,
+                                Index depth, float* c, Index c_pitch, Index columns) {
+  const auto strip = [&](auto count) HWY_ATTR {
+    constexpr int kRows = decltype(count)::value;
+    multiply_strip<kRows, kAdd, kTurned>(a, a_pitch, b, b_pitch, depth, c, c_pitch, columns);
+    rows -= kRows, a += kTurned ? kRows : kRows * a_pitch, c += kRows * c_pitch;
+  };
+  while (rows >= kStripRows + 4 || rows == kStripRows) strip(std::integral_constant<int, kStripRows>());
+  while (rows >= 4 && rows != 5) strip(std::integral_constant<int, 4>());  // 7 to 9 rows are 4 and the rest
+  if (rows == 5) return strip(std::integral_constant<int, 5>());
+  if (rows == 3) return strip(std::integral_constant<int, 3>());
+  if (rows == 2) return strip(std::integral_constant<int, 2>());
+  if (rows == 1) strip(std::integral_constant<int, 1>());
 }
 
 #if HWY_TARGET != HWY_SCALAR
