@@ -4,7 +4,6 @@
 #include <cstring>
 
 #include "src/cpu/dispatch.hpp"
-#include "src/cpu/gemm.hpp"
 
 namespace ashlar {
 inline namespace v0 {
@@ -38,7 +37,7 @@ class Reader {
 Conv2dWeight::Form form_of(Index outputs, Index inputs, Index groups, Index taps) {
   if (groups > 1 && inputs == groups) return Conv2dWeight::Form::channels;
   const bool few = groups == 1 && taps > 1 && outputs < 8 && inputs >= 8 && outputs * taps <= kConvPanel;
-  return few ? Conv2dWeight::Form::products : Conv2dWeight::Form::patches;
+  return few ? Conv2dWeight::Form::products : Conv2dWeight::Form::dense;
 }
 
 void check(const Conv2dArgs& a) {
@@ -112,12 +111,11 @@ void conv2d(const Conv2dArgs& a, CpuExec& exec) {
   trace(exec, kOp,
         channels                               ? "depthwise"
         : form == Conv2dWeight::Form::products ? "products of pixels"
-                                               : "products of patches",
-        to_string(a.x.shape), " -> ", to_string(a.out.shape), " kernel ", to_string(a.weight.kernel()), " ",
-        channels ? std::string_view("ashlar") : Gemm::library());
+                                               : "blocks of pixels",
+        to_string(a.x.shape), " -> ", to_string(a.out.shape), " kernel ", to_string(a.weight.kernel()));
   if (a.out.size() == 0) return;
   switch (form) {
-    case Conv2dWeight::Form::patches: return conv2d_patches(a, exec);
+    case Conv2dWeight::Form::dense: return conv2d_dense(a, exec);
     case Conv2dWeight::Form::products: return conv2d_products(a, exec);
     case Conv2dWeight::Form::channels: return conv2d_channels(a, exec);
   }

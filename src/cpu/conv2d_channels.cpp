@@ -25,94 +25,134 @@ inline constexpr int kRun = 8;
 inline constexpr int kRun = 4;
 #endif
 
-// kCount pixels from w on, whose taps are all inside the image, `kLanes` channels at c. The sum of a pixel is
-// in the order of its taps, whatever the run.
-template <int kCount, int kWidth, int kStride>
-HWY_INLINE void depthwise_run(const DepthwiseRow& a, Index w, Index c) {
+// Where the sums of a pixel go.
+struct DepthwiseOut {
+  float* at;    // the first pixel's
+  Index pixel;  // from one to the next
+};
+
+// kCount pixels from w on, whose taps are all inside the image, a vector of channels at c. rows: those of the
+// taps. The sum of a pixel is in the order of its taps, whatever the run.
+template <int kCount, int kWidth>
+HWY_INLINE void depthwise_run(const Conv2dArgs& a, const DepthwiseBand& b, const float* const* rows, Index w,
+                              Index c, DepthwiseOut out) {
   const FloatTag d;
+  const Index kh = a.weight.kernel()[0], kw = a.weight.kernel()[1], channels = a.weight.outputs();
+  const Index stride = kWidth != 0 ? 1 : a.steps.stride[1], dilation = kWidth != 0 ? 1 : a.steps.dilation[1];
   FloatVec sums[kCount];
-  const auto bias = a.bias ? hn::LoadU(d, a.bias + c) : hn::Zero(d);
+  const auto bias = b.bias ? hn::LoadU(d, b.bias + c) : hn::Zero(d);
   ASHLAR_UNROLL
   for (int p = 0; p < kCount; ++p) sums[p] = bias;
-  for (Index r = 0; r < a.kh; ++r) {
-    if (a.rows[r] == nullptr) continue;
-    const float* x = a.rows[r] + (w * a.stride - a.padding) * a.pixel + c;
-    const float* weights = a.weights + r * a.kw * a.pitch + c;
+  for (Index r = 0; r < kh; ++r) {
+    const float* row = rows[r * a.steps.dilation[0]];
+    if (row == nullptr) continue;
+    const float* x = row + (w * stride - a.steps.padding[1]) * b.pixel + c;
+    const float* weights = b.weights + r * kw * channels + c;
     if constexpr (kWidth != 0) {
       FloatVec taps[kWidth];
       ASHLAR_UNROLL
-      for (int t = 0; t < kWidth; ++t) taps[t] = hn::LoadU(d, weights + t * a.pitch);
+      for (int t = 0; t < kWidth; ++t) taps[t] = hn::LoadU(d, weights + t * channels);
       ASHLAR_UNROLL
-      for (int j = 0; j < (kCount - 1) * kStride + kWidth; ++j) {
-        const auto v = hn::LoadU(d, x + j * a.pixel);
-        ASHLAR_UNROLL
-        for (int p = 0; p < kCount; ++p) {
-          const int t = j - p * kStride;
-          if (t >= 0 && t < kWidth) sums[p] = hn::MulAdd(v, taps[t], sums[p]);
-        }
-      }
-    } else {
-      for (Index t = 0; t < a.kw; ++t) {
-        const auto tap = hn::LoadU(d, weights + t * a.pitch);
+      for (int j = 0; j < kCount - 1 + kWidth; ++j) {
+        const auto v = hn::LoadU(d, x + j * b.pixel);
         ASHLAR_UNROLL
         for (int p = 0; p < kCount; ++p)
-          sums[p] = hn::MulAdd(hn::LoadU(d, x + (p * a.stride + t * a.dilation) * a.pixel), tap, sums[p]);
+          if (j - p >= 0 && j - p < kWidth) sums[p] = hn::MulAdd(v, taps[j - p], sums[p]);
+      }
+    } else {
+      for (Index t = 0; t < kw; ++t) {
+        const auto tap = hn::LoadU(d, weights + t * channels);
+        ASHLAR_UNROLL
+        for (int p = 0; p < kCount; ++p)
+          sums[p] = hn::MulAdd(hn::LoadU(d, x + (p * stride + t * dilation) * b.pixel), tap, sums[p]);
       }
     }
   }
   ASHLAR_UNROLL
-  for (int p = 0; p < kCount; ++p) hn::StoreU(sums[p], d, a.out + (w + p) * a.out_pixel + c);
+  for (int p = 0; p < kCount; ++p) hn::StoreU(sums[p], d, out.at + p * out.pixel + c);
 }
 
-// One pixel, `count` channels at c, taps outside the image left out.
-void depthwise_pixel(const DepthwiseRow& a, Index w, Index c, Index count) {
+// One pixel, a vector of channels at c, or `count` of them; taps outside the image left out.
+template <bool kWhole>
+HWY_INLINE void depthwise_pixel(const Conv2dArgs& a, const DepthwiseBand& b, const float* const* rows,
+                                Index w, Index c, Index count, float* out) {
   const FloatTag d;
-  auto sum = a.bias ? load_some(d, a.bias + c, count) : hn::Zero(d);
-  for (Index r = 0; r < a.kh; ++r) {
-    if (a.rows[r] == nullptr) continue;
-    for (Index t = 0; t < a.kw; ++t) {
-      const Index j = w * a.stride - a.padding + t * a.dilation;
-      if (j < 0 || j >= a.width) continue;
-      sum = hn::MulAdd(load_some(d, a.rows[r] + j * a.pixel + c, count),
-                       load_some(d, a.weights + (r * a.kw + t) * a.pitch + c, count), sum);
+  const auto get = [&](const float* p) HWY_ATTR { return kWhole ? hn::LoadU(d, p) : load_n(d, p, count); };
+  const Index kh = a.weight.kernel()[0], kw = a.weight.kernel()[1], channels = a.weight.outputs();
+  const Index dilation = a.steps.dilation[1], left = w * a.steps.stride[1] - a.steps.padding[1];
+  // Taps [begin, end) are inside.
+  const Index begin = left < 0 ? std::min(kw, (dilation - 1 - left) / dilation) : 0;
+  const Index end = std::clamp((a.x.shape[2] - left + dilation - 1) / dilation, begin, kw);
+  auto sum = b.bias ? get(b.bias + c) : hn::Zero(d);
+  for (Index r = 0; r < kh; ++r) {
+    const float* row = rows[r * a.steps.dilation[0]];
+    if (row == nullptr) continue;
+    for (Index t = begin; t < end; ++t)
+      sum = hn::MulAdd(get(row + (left + t * dilation) * b.pixel + c),
+                       get(b.weights + (r * kw + t) * channels + c), sum);
+  }
+  if constexpr (kWhole)
+    hn::StoreU(sum, d, out + c);
+  else
+    store_n(sum, d, out + c, count);
+}
+
+// kCount pixels from w on of all rows of a band, all channels; the first `done` of them are there already.
+template <int kCount, int kWidth>
+void depthwise_pixels(const Conv2dArgs& a, const DepthwiseBand& b, Index w, bool inside, Index done = 0) {
+  constexpr Index kLanes = static_cast<Index>(HWY_LANES(float));
+  const Index channels = a.weight.outputs();
+  const auto out = [&](Index h) -> DepthwiseOut {
+    if (b.sums) return {b.sums + h * kCount * channels, channels};
+    return {a.out.at(b.n, b.top + h, w), a.out.strides[2]};
+  };
+  for (Index c = 0; c < channels; c += kLanes) {
+    // The last channels together with some that are there already, whose numbers come out the same.
+    const Index at = channels >= kLanes ? std::min(c, channels - kLanes) : c;
+    for (Index h = 0; h < b.height; ++h) {
+      const float* const* rows = b.rows + h * a.steps.stride[0];
+      const DepthwiseOut to = out(h);
+      if (inside && channels >= kLanes)
+        depthwise_run<kCount, kWidth>(a, b, rows, w, at, to);
+      else
+        for (Index p = 0; p < kCount; ++p)
+          if (channels >= kLanes)
+            depthwise_pixel<true>(a, b, rows, w + p, at, kLanes, to.at + p * to.pixel);
+          else
+            depthwise_pixel<false>(a, b, rows, w + p, at, channels, to.at + p * to.pixel);
     }
   }
-  store_some(sum, d, a.out + w * a.out_pixel + c, count);
+  if (!b.sums) return;
+  const Index width = a.out.shape[2];
+  for (Index h = 0; h < b.height; ++h)
+    finish_pixels(a, (b.n * a.out.shape[1] + b.top + h) * width + w + done, kCount - done, 0, channels,
+                  out(h).at + done * channels, channels);
 }
 
-template <int kWidth, int kStride>
-HWY_INLINE void depthwise_columns(const DepthwiseRow& a, Index c) {
-  constexpr Index kLanes = static_cast<Index>(HWY_LANES(float));
+template <int kWidth>
+void depthwise_band(const Conv2dArgs& a, const DepthwiseBand& b) {
+  const Index width = a.out.shape[2], stride = a.steps.stride[1], padding = a.steps.padding[1];
   // Columns [begin, end) see nothing outside.
-  const Index begin = std::min(a.columns, (a.padding + a.stride - 1) / a.stride);
-  const Index room = a.width + a.padding - (a.kw - 1) * a.dilation - 1;
-  const Index end = std::clamp(room < 0 ? 0 : room / a.stride + 1, begin, a.columns);
+  const Index begin = std::min(width, (padding + stride - 1) / stride);
+  const Index room = a.x.shape[2] + padding - (a.weight.kernel()[1] - 1) * a.steps.dilation[1] - 1;
+  const Index end = std::clamp(room < 0 ? 0 : room / stride + 1, begin, width);
   Index w = 0;
-  for (; w < begin; ++w) depthwise_pixel(a, w, c, kLanes);
-  for (; w + kRun <= end; w += kRun) depthwise_run<kRun, kWidth, kStride>(a, w, c);
-  for (; w < end; ++w) depthwise_run<1, kWidth, kStride>(a, w, c);
-  for (; w < a.columns; ++w) depthwise_pixel(a, w, c, kLanes);
+  for (; w < begin; ++w) depthwise_pixels<1, kWidth>(a, b, w, false);
+  for (; w + kRun <= end; w += kRun) depthwise_pixels<kRun, kWidth>(a, b, w, true);
+  if (w < end && end - begin >= kRun) {  // the last ones together with some from before
+    depthwise_pixels<kRun, kWidth>(a, b, end - kRun, true, w - (end - kRun));
+    w = end;
+  }
+  for (; w < end; ++w) depthwise_pixels<1, kWidth>(a, b, w, true);
+  for (; w < width; ++w) depthwise_pixels<1, kWidth>(a, b, w, false);
 }
 
-// All channels of a row.
-void conv2d_channels_row(const DepthwiseRow& a, Index channels) {
-  constexpr Index kLanes = static_cast<Index>(HWY_LANES(float));
-  const auto columns = [&](Index c) HWY_ATTR {
-    if (a.dilation == 1 && a.stride == 1 && a.kw == 3) return depthwise_columns<3, 1>(a, c);
-    if (a.dilation == 1 && a.stride == 1 && a.kw == 5) return depthwise_columns<5, 1>(a, c);
-    if (a.dilation == 1 && a.stride == 1 && a.kw == 7) return depthwise_columns<7, 1>(a, c);
-    return depthwise_columns<0, 0>(a, c);
-  };
-  Index c = 0;
-  for (; c + kLanes <= channels; c += kLanes) columns(c);
-  if (c == channels) return;
-  // The last channels together with some that are there already, whose numbers come out the same.
-  if (channels >= kLanes) return columns(channels - kLanes);
-  for (Index w = 0; w < a.columns; ++w) depthwise_pixel(a, w, c, channels - c);
-}
-
-void conv2d_channels_finish(const Conv2dArgs& a, Index pixel, Index count, const float* sums, Index pitch) {
-  finish_pixels(a, pixel, count, 0, a.weight.outputs(), sums, pitch, nullptr);
+void conv2d_channels_band(const Conv2dArgs& a, const DepthwiseBand& b) {
+  const Index kw = a.steps.stride[1] == 1 && a.steps.dilation[1] == 1 ? a.weight.kernel()[1] : 0;
+  if (kw == 3) return depthwise_band<3>(a, b);
+  if (kw == 5) return depthwise_band<5>(a, b);
+  if (kw == 7) return depthwise_band<7>(a, b);
+  depthwise_band<0>(a, b);
 }
 
 // to [columns, times channels]: each channel of a row that many times.
@@ -131,57 +171,42 @@ HWY_AFTER_NAMESPACE();
 namespace ashlar {
 inline namespace v0 {
 namespace kernels {
-HWY_EXPORT(conv2d_channels_row);
-HWY_EXPORT(conv2d_channels_finish);
+HWY_EXPORT(conv2d_channels_band);
 HWY_EXPORT(conv2d_repeat);
 }  // namespace kernels
 
 void conv2d_channels(const Conv2dArgs& a, CpuExec& exec) {
-  constexpr Index kRows = 4;  // of the output, one task's
+  constexpr Index kRows = 4, kMostRun = 8, kMostLanes = 16;  // output rows of a task
   const Conv2dSteps& s = a.steps;
-  const Index kh = a.weight.kernel()[0], kw = a.weight.kernel()[1], outputs = a.weight.outputs(),
-              times = outputs / a.weight.inputs(), width = a.x.shape[2];
-  const Index images = a.out.shape[0], height = a.out.shape[1], columns = a.out.shape[2];
+  const Index outputs = a.weight.outputs(), inputs = a.weight.inputs(), times = outputs / inputs,
+              width = a.x.shape[2];
+  const Index images = a.out.shape[0], height = a.out.shape[1], bands = (height + kRows - 1) / kRows;
   const bool plain = a.activation == Activation::identity && !a.residual;
-  const Index bands = (height + kRows - 1) / kRows;
-  const Index span = times == 1 ? 0 : (kRows - 1) * s.stride[0] + (kh - 1) * s.dilation[0] + 1;
+  const Index seen = (kRows - 1) * s.stride[0] + (a.weight.kernel()[0] - 1) * s.dilation[0] + 1;
   CpuScratch scratch(exec);
-  const auto row_memory = scratch.get<const float*>(exec.threads(), kh);
-  const auto sums = scratch.floats(exec.threads(), plain ? 0 : columns * outputs);
-  const auto repeated = scratch.floats(exec.threads(), span * width * outputs);
+  const auto row_memory = scratch.get<const float*>(exec.threads(), seen);
+  const auto sums = scratch.floats(exec.threads(), plain ? 0 : kRows * kMostRun * outputs + kMostLanes);
+  const auto repeated = scratch.floats(exec.threads(), times == 1 ? 0 : seen, width * outputs);
   exec.parallel_for(images * bands, [&](Index task, int worker) {
-    const Index n = task / bands, top = task % bands * kRows, bottom = std::min(height, top + kRows);
-    const Index first = top * s.stride[0] - s.padding[0];
-    for (Index i = 0; i < span; ++i)
-      if (first + i >= 0 && first + i < a.x.shape[1]) ASHLAR_DISPATCH(exec, conv2d_repeat)
-    (a.x.at(n, first + i), a.x.strides[2], width, a.weight.inputs(), times,
-     repeated.at(worker, i * width * outputs));
+    const Index n = task / bands, top = task % bands * kRows;
     const float** rows = row_memory.at(worker);
-    for (Index h = top; h < bottom; ++h) {
-      for (Index r = 0; r < kh; ++r) {
-        const Index y = h * s.stride[0] - s.padding[0] + r * s.dilation[0];
-        rows[r] = y < 0 || y >= a.x.shape[1] ? nullptr
-                  : times == 1               ? a.x.at(n, y)
-                                             : repeated.at(worker, (y - first) * width * outputs);
-      }
-      const DepthwiseRow row{rows,
+    for (Index i = 0; i < seen; ++i) {
+      const Index y = top * s.stride[0] - s.padding[0] + i;
+      rows[i] = y < 0 || y >= a.x.shape[1] ? nullptr : a.x.at(n, y);
+      if (times == 1 || rows[i] == nullptr) continue;
+      float* to = repeated.at(worker, i);
+      ASHLAR_DISPATCH(exec, conv2d_repeat)(rows[i], a.x.strides[2], width, inputs, times, to);
+      rows[i] = to;
+    }
+    const DepthwiseBand band{rows,
                              a.weight.packed().data(),
                              a.bias ? a.bias.data : nullptr,
-                             plain ? a.out.at(n, h) : sums.at(worker),
-                             times == 1 ? a.x.strides[2] : outputs,
-                             plain ? a.out.strides[2] : outputs,
-                             outputs,
-                             columns,
-                             width,
-                             kh,
-                             kw,
-                             s.stride[1],
-                             s.dilation[1],
-                             s.padding[1]};
-      ASHLAR_DISPATCH(exec, conv2d_channels_row)(row, outputs);
-      if (!plain) ASHLAR_DISPATCH(exec, conv2d_channels_finish)
-      (a, (n * height + h) * columns, columns, sums.at(worker), outputs);
-    }
+                             plain ? nullptr : sums.at(worker),
+                             n,
+                             top,
+                             std::min(kRows, height - top),
+                             times == 1 ? a.x.strides[2] : outputs};
+    ASHLAR_DISPATCH(exec, conv2d_channels_band)(a, band);
   });
 }
 

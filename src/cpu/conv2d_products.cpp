@@ -6,12 +6,12 @@
 
 #include "src/cpu/conv2d.hpp"
 #include "src/cpu/dispatch.hpp"
-#include "src/cpu/gemm.hpp"
 
 #undef HWY_TARGET_INCLUDE
 #define HWY_TARGET_INCLUDE "src/cpu/conv2d_products.cpp"
 #include "hwy/foreach_target.h"  // IWYU pragma: keep
 
+#include "ashlar/kernels/matmul-inl.hpp"
 #include "src/cpu/conv2d_finish-inl.hpp"
 
 HWY_BEFORE_NAMESPACE();
@@ -36,18 +36,19 @@ void conv2d_collect(const Conv2dArgs& a, Index n, Index h, Index first, Index co
       }
       sums[w * outputs + o] = total;
     }
-  finish_pixels(a, (n * a.out.shape[1] + h) * a.out.shape[2] + first, count, 0, outputs, sums, outputs,
-                nullptr);
+  finish_pixels(a, (n * a.out.shape[1] + h) * a.out.shape[2] + first, count, 0, outputs, sums, outputs);
 }
 
-// to [columns, channels] = the pixels of a row from column `first`, which may be outside: zeros there.
-void conv2d_copy_row(const Conv2dArgs& a, Index n, Index y, Index first, Index columns, float* to) {
-  const Index channels = a.weight.inputs();
-  for (Index j = first; j < first + columns; ++j, to += channels)
-    if (j < 0 || j >= a.x.shape[2])
-      std::fill_n(to, channels, 0.0f);
-    else
-      copy_row(a.x.at(n, y, j), channels, to);
+// to [columns, pitch] = the products of a row's pixels from column `first`; zeros outside the image.
+void conv2d_multiply_row(const Conv2dArgs& a, Index n, Index y, Index first, Index columns, Index pitch,
+                         float* to) {
+  const Index begin = std::clamp<Index>(-first, 0, columns),
+              end = std::clamp(a.x.shape[2] - first, begin, columns);
+  std::fill_n(to, begin * pitch, 0.0f);
+  std::fill_n(to + end * pitch, (columns - end) * pitch, 0.0f);
+  for (Index j = begin; j < end; j += kStripRows)
+    multiply_rows<false>(std::min<Index>(kStripRows, end - j), a.x.at(n, y, first + j), a.x.strides[2],
+                         a.weight.packed().data(), pitch, a.weight.inputs(), to + j * pitch, pitch, pitch);
 }
 
 }  // namespace HWY_NAMESPACE
@@ -61,12 +62,11 @@ namespace ashlar {
 inline namespace v0 {
 namespace kernels {
 HWY_EXPORT(conv2d_collect);
-HWY_EXPORT(conv2d_copy_row);
+HWY_EXPORT(conv2d_multiply_row);
 }  // namespace kernels
 namespace {
 
 constexpr Index kTileRows = 16, kTileColumns = 128;  // of the output; of the input
-constexpr Index kRowUnit = 16;
 
 Index ceil_div(Index a, Index b) { return (a + b - 1) / b; }
 
@@ -75,45 +75,37 @@ Index ceil_div(Index a, Index b) { return (a + b - 1) / b; }
 void conv2d_products(const Conv2dArgs& a, CpuExec& exec) {
   const Conv2dSteps& s = a.steps;
   const Index kh = a.weight.kernel()[0], kw = a.weight.kernel()[1], outputs = a.weight.outputs(),
-              channels = a.weight.inputs(), pitch = conv_padded(kh * kw * outputs);
+              pitch = conv_padded(kh * kw * outputs);
   const Index images = a.out.shape[0], height = a.out.shape[1], width = a.out.shape[2];
-  // Input columns that `columns` of the output see.
-  const auto span = [&](Index columns, int axis, Index kernel) {
-    return (columns - 1) * s.stride[axis] + (kernel - 1) * s.dilation[axis] + 1;
+  // What `count` outputs along an axis see.
+  const auto span = [&](Index count, int axis) {
+    return (count - 1) * s.stride[axis] + (a.weight.kernel()[axis] - 1) * s.dilation[axis] + 1;
   };
-  const Index most = std::max<Index>(1, (kTileColumns - span(1, 1, kw)) / s.stride[1] + 1);
+  const Index most = std::max<Index>(1, (kTileColumns - span(1, 1)) / s.stride[1] + 1);
   const Index across = ceil_div(width, most), down = ceil_div(height, kTileRows);
-  const Index columns = ceil_div(width, across);
-  const Index seen = ceil_div(span(columns, 1, kw), kRowUnit) * kRowUnit, seen_rows = span(kTileRows, 0, kh);
-  const Gemm& product = exec.gemm_cache().get(seen, channels, pitch);
+  const Index columns = ceil_div(width, across), rows = std::min(height, kTileRows);
+  const Index row_size = span(columns, 1) * pitch;
   CpuScratch scratch(exec);
-  const auto pixels = scratch.floats(exec.threads(), seen * channels);
-  const auto products = scratch.floats(exec.threads(), seen_rows * seen * pitch);
-  const auto sums = scratch.floats(exec.threads(), columns * outputs);
+  const auto products = scratch.floats(exec.threads(), span(rows, 0), row_size);
+  const auto sums = scratch.floats(exec.threads(), columns * outputs + 16);  // and a vector
   const auto row_memory = scratch.get<const float*>(exec.threads(), kh);
-  const auto product_memory =
-      scratch.get<std::byte>(exec.threads(), (product.scratch_bytes() + 63) / 64 * 64);
   exec.parallel_for(images * down * across, [&](Index task, int worker) {
     const Index n = task / (down * across), top = task / across % down * kTileRows,
                 left = task % across * columns;
-    const Index bottom = std::min(height, top + kTileRows), count = std::min(width - left, columns);
+    const Index bottom = std::min(height, top + kTileRows), count = std::min(columns, width - left);
+    if (count <= 0) return;
     const Index first_row = top * s.stride[0] - s.padding[0], first = left * s.stride[1] - s.padding[1];
-    const bool inside = first >= 0 && first + seen <= a.x.shape[2] && a.x.strides[2] == channels;
-    const auto inside_rows = [&](Index y) { return y >= 0 && y < a.x.shape[1]; };
-    for (Index i = 0; i < span(bottom - top, 0, kh); ++i) {
-      const Index y = first_row + i;
-      if (!inside_rows(y)) continue;
-      if (!inside) ASHLAR_DISPATCH(exec, conv2d_copy_row)(a, n, y, first, seen, pixels.at(worker));
-      product.multiply(inside ? a.x.at(n, y, first) : pixels.at(worker), a.weight.packed().data(),
-                       products.at(worker, i * seen * pitch), product_memory.at(worker));
-    }
-    const float** rows = row_memory.at(worker);
+    for (Index i = 0; i < span(bottom - top, 0); ++i)
+      if (const Index y = first_row + i; y >= 0 && y < a.x.shape[1])
+        ASHLAR_DISPATCH(exec, conv2d_multiply_row)
+    (a, n, y, first, span(count, 1), pitch, products.at(worker, i));
+    const float** seen = row_memory.at(worker);
     for (Index h = top; h < bottom; ++h) {
       for (Index r = 0; r < kh; ++r) {
-        const Index i = (h - top) * s.stride[0] + r * s.dilation[0];
-        rows[r] = inside_rows(first_row + i) ? products.at(worker, i * seen * pitch) : nullptr;
+        const Index i = (h - top) * s.stride[0] + r * s.dilation[0], y = first_row + i;
+        seen[r] = y >= 0 && y < a.x.shape[1] ? products.at(worker, i) : nullptr;
       }
-      ASHLAR_DISPATCH(exec, conv2d_collect)(a, n, h, left, count, rows, pitch, sums.at(worker));
+      ASHLAR_DISPATCH(exec, conv2d_collect)(a, n, h, left, count, seen, pitch, sums.at(worker));
     }
   });
 }

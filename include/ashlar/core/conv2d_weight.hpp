@@ -25,17 +25,17 @@ class Conv2dWeight {
   explicit operator bool() const { return static_cast<bool>(packed_); }
 
   // For the kernels: how the convolution is worked out, and the filters in the order for that.
-  //   patches    a product with the gathered patches of each group
+  //   dense      blocks of pixels by vectors of outputs
   //   products   few outputs: a product with each pixel, whose parts are then added up where they belong
   //   channels   depthwise: channel by channel
-  enum class Form : std::uint8_t { patches, products, channels };
+  enum class Form : std::uint8_t { dense, products, channels };
   Form form() const { return form_; }
   const Tensor<float, 1>& packed() const { return packed_; }
 
  private:
   Index outputs_ = 0, inputs_ = 0, groups_ = 1;
   std::array<Index, 2> kernel_{};
-  Form form_ = Form::patches;
+  Form form_ = Form::dense;
   Tensor<float, 1> packed_;
 };
 
