@@ -17,10 +17,19 @@ Index training_size(const Value& config) {
   return *std::min_element(sides.begin(), sides.end());
 }
 
-// Windows are no larger than the images of training, and where they are clipped they are not shifted: the
-// tables are those of the clipped window.
-void read_window(const Value& config, std::optional<Index> seen, std::optional<Index> otherwise,
-                 SwinirConfig& c) {
+}  // namespace
+
+void expect_swin_settings(const Value& config) {
+  expect_setting(config, "patch_size", Value(std::int64_t{1}));
+  expect_setting(config, "patch_norm", Value(true));
+  expect_setting(config, "ape", Value(false));
+  expect_setting(config, "use_absolute_embeddings", Value(false));
+  expect_setting(config, "qk_scale", Value());
+  expect_setting(config, "qkv_bias", Value(true));
+}
+
+void read_swin_window(const Value& config, std::optional<Index> seen, std::optional<Index> otherwise,
+                      SwinirConfig& c) {
   const Index side = training_size(config);
   if (side != 0 && given(config, "window_size") != nullptr && side <= positive(config, "window_size")) {
     c.multiple = positive(config, "window_size"), c.window = side, c.shifted = false;
@@ -35,16 +44,9 @@ void read_window(const Value& config, std::optional<Index> seen, std::optional<I
   }
 }
 
-}  // namespace
-
 void read_swin_layers(const Value& config, const CheckpointShape& shape, const SwinTensors& tensors,
                       std::optional<Index> window, std::optional<Index> default_window, SwinirConfig& c) {
-  expect_setting(config, "patch_size", Value(std::int64_t{1}));
-  expect_setting(config, "patch_norm", Value(true));
-  expect_setting(config, "ape", Value(false));
-  expect_setting(config, "use_absolute_embeddings", Value(false));
-  expect_setting(config, "qk_scale", Value());
-  expect_setting(config, "qkv_bias", Value(true));
+  expect_swin_settings(config);
   const auto blocks = [&](Index group) { return concat(tensors.groups, ".", group, ".", tensors.blocks); };
   std::vector<std::optional<Index>> depths, heads;
   for (Index g = 0; g < c.groups && shape.known(); ++g) {
@@ -59,7 +61,7 @@ void read_swin_layers(const Value& config, const CheckpointShape& shape, const S
   c.hidden =
       agreed_width(config, {"mlp_ratio"}, c.channels,
                    shape.extent(concat(blocks(0), ".0.", tensors.hidden), 0), "the width of its MLPs", 4);
-  read_window(config, window, default_window, c);
+  read_swin_window(config, window, default_window, c);
   // Released networks against JPEG artifacts, which are those with windows of 7, count to 255.
   if (given(config, "img_range") == nullptr && c.window == 7 &&
       c.reconstruction.upsampler == Upsampler::convolution)

@@ -14,6 +14,15 @@ struct SwinTensors {
   std::string hidden;  // the first layer of an MLP
 };
 
+// Error("UnsupportedConfig") for settings of Swin that no network here has.
+void expect_swin_settings(const Value& config);
+
+// The window (`seen`, where the checkpoint shows it) and how far images are padded. Windows are no larger
+// than the images of training, and where they are clipped they are not shifted: the tables are those of the
+// clipped window.
+void read_swin_window(const Value& config, std::optional<Index> seen, std::optional<Index> otherwise,
+                      SwinirConfig& c);
+
 // Depths, heads, the window (`window`, where the checkpoint shows it) and its rule, the MLP's width.
 void read_swin_layers(const Value& config, const CheckpointShape& shape, const SwinTensors& tensors,
                       std::optional<Index> window, std::optional<Index> default_window, SwinirConfig& c);
