@@ -25,6 +25,8 @@ const Runner kPth{"pth", "X.pth, whose tensors must be those that X.safetensors 
                     const std::string slug = path.stem().string();
                     const auto got = open_checkpoint(path.string());
                     report.check(slug, concat(path.filename().string(), " opens"), !got->names().empty());
+                    if (std::filesystem::exists(path.parent_path() / path.stem().concat("_pth.safetensors")))
+                      return report.skip(slug, "its weights are its own, which X_pth.safetensors looks at");
                     if (!std::filesystem::exists(twin_of(path)))
                       return report.skip(slug, "no golden beside it");
                     const auto golden = std::make_shared<const SafetensorsFile>(twin_of(path).string());
