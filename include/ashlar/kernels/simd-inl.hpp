@@ -9,6 +9,7 @@
 #endif
 
 #include <cstdint>
+#include <type_traits>
 
 #include "ashlar/core/dtype.hpp"
 #include "ashlar/core/index.hpp"
@@ -72,11 +73,18 @@ HWY_INLINE FloatVec load(FloatTag d, const f16* p) {
 // The first n < Lanes(d) elements, zeros after them; reads nothing behind them.
 template <class T>
 HWY_INLINE FloatVec load_n(FloatTag d, const T* p, Index n) {
+#if HWY_TARGET == HWY_AVX3 || HWY_TARGET == HWY_AVX2  // masks that suppress faults
+  if constexpr (std::is_same_v<T, float>)
+    return hn::MaskedLoad(hn::FirstN(d, static_cast<std::size_t>(n)), d, p);
+#endif
   HWY_ALIGN float tail[HWY_MAX_BYTES / sizeof(float)] = {};
   for (Index i = 0; i < n; ++i) tail[i] = static_cast<float>(p[i]);
   return hn::Load(d, tail);
 }
 HWY_INLINE void store_n(FloatVec v, FloatTag d, float* p, Index n) {
+#if HWY_TARGET == HWY_AVX3 || HWY_TARGET == HWY_AVX2
+  return hn::BlendedStore(v, hn::FirstN(d, static_cast<std::size_t>(n)), d, p);
+#endif
   HWY_ALIGN float tail[HWY_MAX_BYTES / sizeof(float)];
   hn::Store(v, d, tail);
   for (Index i = 0; i < n; ++i) p[i] = tail[i];
