@@ -150,7 +150,7 @@ HWY_EXPORT(conv2d_pad);
 namespace {
 
 // Of a tile's input, so that it stays in the second-level cache beside a panel of filters.
-constexpr Index kTileFloats = 131072, kTileColumns = 72, kTileRows = 16;
+constexpr Index kTileFloats = 65536, kTileColumns = 72, kTileRows = 16;
 
 Index ceil_div(Index a, Index b) { return (a + b - 1) / b; }
 
