@@ -20,9 +20,9 @@ namespace HWY_NAMESPACE {
 
 // Sums of a run: with its weights and an input they have to fit the registers.
 #if HWY_TARGET == HWY_AVX3 || HWY_TARGET == HWY_NEON
-inline constexpr int kRun = 8;
+constexpr int kDepthwiseRun = 8;
 #else
-inline constexpr int kRun = 4;
+constexpr int kDepthwiseRun = 4;
 #endif
 
 // Where the sums of a pixel go.
@@ -137,9 +137,9 @@ void depthwise_band(const Conv2dArgs& a, const DepthwiseBand& b) {
   const Index end = std::clamp(room < 0 ? 0 : room / stride + 1, begin, width);
   Index w = 0;
   for (; w < begin; ++w) depthwise_pixels<1, kWidth>(a, b, w, false);
-  for (; w + kRun <= end; w += kRun) depthwise_pixels<kRun, kWidth>(a, b, w, true);
-  if (w < end && end - begin >= kRun) {  // the last ones together with some from before
-    depthwise_pixels<kRun, kWidth>(a, b, end - kRun, true, w - (end - kRun));
+  for (; w + kDepthwiseRun <= end; w += kDepthwiseRun) depthwise_pixels<kDepthwiseRun, kWidth>(a, b, w, true);
+  if (w < end && end - begin >= kDepthwiseRun) {  // the last ones together with some from before
+    depthwise_pixels<kDepthwiseRun, kWidth>(a, b, end - kDepthwiseRun, true, w - (end - kDepthwiseRun));
     w = end;
   }
   for (; w < end; ++w) depthwise_pixels<1, kWidth>(a, b, w, true);

@@ -22,13 +22,13 @@ namespace HWY_NAMESPACE {
 // Registers of a full block: pixels * vectors sums, vectors of weights, one input. Few vectors: more pixels,
 // so that no addition waits for the one before.
 #if HWY_TARGET == HWY_AVX3 || HWY_TARGET == HWY_NEON
-inline constexpr int kBlockVectors = 4;
+inline constexpr int kConvVectors = 4;
 template <int kVectors>
-inline constexpr int kBlockPixels = kVectors == 1 ? 12 : 24 / kVectors;
+inline constexpr int kConvPixels = kVectors == 1 ? 12 : 24 / kVectors;
 #else
-inline constexpr int kBlockVectors = 2;
+inline constexpr int kConvVectors = 2;
 template <int kVectors>
-inline constexpr int kBlockPixels = 6;
+inline constexpr int kConvPixels = 6;
 #endif
 
 // out [kPixels, kVectors * lanes] = bias + the taps, in their order.
@@ -68,7 +68,7 @@ HWY_NOINLINE void conv_block(const ConvTile& t, const float* HWY_RESTRICT x,
 }
 
 // The same for `pixels` of them, at most kMost.
-template <int kVectors, int kMost = kBlockPixels<kVectors>>
+template <int kVectors, int kMost = kConvPixels<kVectors>>
 HWY_INLINE void conv_block(Index pixels, const ConvTile& t, const float* x, const float* weights,
                            const float* bias, float* out, Index pitch) {
   if (pixels == kMost) return conv_block<kMost, kVectors>(t, x, weights, bias, out, pitch);
@@ -79,7 +79,7 @@ HWY_INLINE void conv_block(Index pixels, const ConvTile& t, const float* x, cons
 template <int kVectors>
 void conv_strip(const Conv2dArgs& a, const ConvTile& t, Index first) {
   constexpr Index kColumns = kVectors * static_cast<Index>(HWY_LANES(float));
-  constexpr Index kMost = kBlockPixels<kVectors>;
+  constexpr Index kMost = kConvPixels<kVectors>;
   HWY_ALIGN float sums[kMost * kColumns];
   const Index columns = std::min(kColumns, t.filled - first);
   const bool plain = a.activation == Activation::identity && !a.residual && columns == kColumns;
@@ -102,9 +102,9 @@ void conv_strip(const Conv2dArgs& a, const ConvTile& t, Index first) {
 void conv2d_tile(const Conv2dArgs& a, const ConvTile& t) {
   constexpr Index kLanes = static_cast<Index>(HWY_LANES(float));
   Index first = 0;
-  for (; first + kBlockVectors * kLanes <= t.width; first += kBlockVectors * kLanes)
-    conv_strip<kBlockVectors>(a, t, first);
-  if constexpr (kBlockVectors == 4) {
+  for (; first + kConvVectors * kLanes <= t.width; first += kConvVectors * kLanes)
+    conv_strip<kConvVectors>(a, t, first);
+  if constexpr (kConvVectors == 4) {
     const Index left = (t.width - first) / kLanes;
     if (left == 3) conv_strip<3>(a, t, first);
     if (left == 2) conv_strip<2>(a, t, first);
