@@ -73,7 +73,7 @@ void channel_products(const ChannelProducts& a) {
                     part.q_squares);
       pack_channels(a.k.data + y * a.k.row + x * a.k.pixel, a.k.pixel, pixels, dim, part.k_scale, k, pitch,
                     part.k_squares);
-      multiply_matrix<true, true>(dim, q, pitch, k, pitch, pixels, part.gram, pitch, columns);
+      multiply_matrix<true, true>(dim, q, pitch, k, pitch, pixels, part.gram, pitch, columns, {}, [] {});
     }
 }
 
