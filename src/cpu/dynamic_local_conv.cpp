@@ -39,9 +39,27 @@ inline namespace v0 {
 namespace kernels {
 namespace HWY_NAMESPACE {
 
-// kVectors vectors of channels from `first` on; a tap's values for the groups of a vector are one load,
-// spread over the lanes.
-template <int kVectors>
+// Loads of the first n elements, or of a whole vector where there are more, with the mask made once.
+struct PartLoad {
+  explicit HWY_INLINE PartLoad(Index elements)
+      : n(elements),
+        mask(hn::FirstN(FloatTag(),
+                        static_cast<std::size_t>(std::min(elements, static_cast<Index>(HWY_LANES(float)))))) {
+  }
+  HWY_INLINE FloatVec operator()(const float* p) const {
+#if HWY_TARGET == HWY_AVX3 || HWY_TARGET == HWY_AVX2
+    return hn::MaskedLoad(mask, FloatTag(), p);
+#else
+    return load_some(FloatTag(), p, n);
+#endif
+  }
+  Index n;
+  hn::Mask<FloatTag> mask;
+};
+
+// kVectors vectors of channels from `first` on, the last one perhaps with fewer. A tap's values for the
+// groups of a vector are one load, spread over the lanes; with kShared all groups are, for every vector.
+template <int kVectors, bool kShared>
 HWY_INLINE void local_channels(const LocalTaps& taps, GroupOfChannel group, Index first, Index channels,
                                Index groups, float* out) {
   const FloatTag d;
@@ -52,22 +70,42 @@ HWY_INLINE void local_channels(const LocalTaps& taps, GroupOfChannel group, Inde
   Index from[kVectors];
   for (int v = 0; v < kVectors; ++v) {
     const std::int32_t* g = group + first + v * kLanes;
-    from[v] = *g;
-    lane[v] = hn::IndicesFromVec(d, hn::Sub(hn::LoadU(di, g), hn::Set(di, *g)));
+    from[v] = kShared ? 0 : *g;
+    lane[v] =
+        hn::IndicesFromVec(d, hn::Sub(hn::LoadU(di, g), hn::Set(di, static_cast<std::int32_t>(from[v]))));
     sums[v] = hn::Zero(d);
   }
   const Index last = channels - first - (kVectors - 1) * kLanes;  // of the last vector
+  const PartLoad all(groups), end(last);
   for (Index r = 0; r < taps.rows; ++r) {
     const float *kernel = taps.kernel + r * taps.kernel_row, *x = taps.x + r * taps.x_row + first;
-    for (Index s = 0; s < taps.columns; ++s, kernel += taps.kernel_step, x += taps.x_step)
+    for (Index s = 0; s < taps.columns; ++s, kernel += taps.kernel_step, x += taps.x_step) {
+      FloatVec k = kShared ? all(kernel) : hn::Zero(d);
       for (int v = 0; v < kVectors; ++v) {
-        const auto k = hn::TableLookupLanes(load_some(d, kernel + from[v], groups - from[v]), lane[v]);
-        const auto y = v + 1 < kVectors ? hn::LoadU(d, x + v * kLanes) : load_some(d, x + v * kLanes, last);
-        sums[v] = hn::MulAdd(k, y, sums[v]);
+        if (!kShared) k = load_some(d, kernel + from[v], groups - from[v]);
+        const auto y = v + 1 < kVectors ? hn::LoadU(d, x + v * kLanes) : end(x + v * kLanes);
+        sums[v] = hn::MulAdd(hn::TableLookupLanes(k, lane[v]), y, sums[v]);
       }
+    }
   }
   for (int v = 0; v + 1 < kVectors; ++v) hn::StoreU(sums[v], d, out + first + v * kLanes);
   store_some(sums[kVectors - 1], d, out + first + (kVectors - 1) * kLanes, last);
+}
+
+template <bool kShared>
+HWY_INLINE void local_pixel(const LocalTaps& taps, GroupOfChannel group, Index channels, Index groups,
+                            float* out) {
+  constexpr Index kLanes = static_cast<Index>(HWY_LANES(float));
+  Index c = 0;
+  for (; c + 3 * kLanes < channels; c += 4 * kLanes)
+    local_channels<4, kShared>(taps, group, c, channels, groups, out);
+  const Index left = channels - c;
+  if (left > 2 * kLanes)
+    local_channels<3, kShared>(taps, group, c, channels, groups, out);
+  else if (left > kLanes)
+    local_channels<2, kShared>(taps, group, c, channels, groups, out);
+  else if (left > 0)
+    local_channels<1, kShared>(taps, group, c, channels, groups, out);
 }
 
 // Pixels [begin, end) of the flattened [N, H', W].
@@ -86,16 +124,10 @@ void local_conv_pixels(const DynamicLocalConv& a, GroupOfChannel group, Index be
     taps.rows = std::min(kh, height - top) - r, taps.columns = std::min(kw, columns - left) - s;
     taps.kernel = a.kernels.at(n, h, w, r * kw + s), taps.x = a.x.at(n, top + r, left + s);
     float* out = a.out.at(n, h, w);
-    Index c = 0;
-    for (; c + 3 * kLanes < channels; c += 4 * kLanes)
-      local_channels<4>(taps, group, c, channels, groups, out);
-    const Index left_over = channels - c;
-    if (left_over > 2 * kLanes)
-      local_channels<3>(taps, group, c, channels, groups, out);
-    else if (left_over > kLanes)
-      local_channels<2>(taps, group, c, channels, groups, out);
-    else if (left_over > 0)
-      local_channels<1>(taps, group, c, channels, groups, out);
+    if (groups <= kLanes)
+      local_pixel<true>(taps, group, channels, groups, out);
+    else
+      local_pixel<false>(taps, group, channels, groups, out);
   }
 }
 

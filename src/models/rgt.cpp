@@ -86,6 +86,9 @@ RgtConfig RgtConfig::from(const Value& config, const Parameters& parameters) {
   if (split.size() != 2)
     throw Error("InvalidConfig", concat("config: \"split_size\" has ", split.size(), " entries, expected 2"));
   c.split = {split[0], split[1]};
+  constexpr Index kMostTokens = 4096;  // of a window, whose bias has an entry for each pair
+  if (split[0] * split[1] > kMostTokens)
+    unsupported("split_size", concat("[", split[0], ", ", split[1], "]"), "windows of at most 4096 pixels");
   const Index longer = std::max(split[0], split[1]);
   if (longer % split[0] != 0 || longer % split[1] != 0)
     unsupported("split_size", concat("[", split[0], ", ", split[1], "]"),

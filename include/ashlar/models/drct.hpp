@@ -24,8 +24,8 @@ struct DrctConfig : SwinirConfig {
 };
 
 // RDG, the residual dense group: with [.] the channels beside each other,
-//   x_i = u(adjust_i(swin_i([x, x_1, ..., x_{i-1}]))) for i = 1 to 4,  y = x + 0.2 adjust_5(swin_5([x, ...,
-//   x_4]))
+//   x_i = u(adjust_i(swin_i([x, x_1, ..., x_{i-1}]))), i = 1 to 4
+//   y = x + 0.2 adjust_5(swin_5([x, x_1, ..., x_4]))
 // where u is a leaky ReLU of slope 0.2. One buffer grows: each x_i is written behind what is there.
 template <class Exec>
 class DrctGroup final : public RestorationGroup<Exec> {

@@ -70,7 +70,7 @@ class RecursiveAttention {
       m = less;
     }
     const Index keys = m.shape[1] * m.shape[2];
-    const auto map = [&](Index depth) { return scratch.floats(images, m.shape[1], m.shape[2], depth); };
+    const auto map = [&](Index depth) { return scratch.floats(m.shape[0], m.shape[1], m.shape[2], depth); };
     const auto mixed = map(channels), r = map(c_.reduced), k = map(c_.reduced), plain = map(channels),
                v = map(channels);
     dwconv_(m, mixed, exec);
