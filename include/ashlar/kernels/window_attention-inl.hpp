@@ -74,8 +74,9 @@ class WindowGroupAttention {
 
   void run() {
     for (Index c = 0; c < k_pitch_; ++c) zeros_[c] = 0;
-    gather(g_.k, g_.k_places, g_.keys, g_.dim, g_.scale, g_.cosine, keys_, k_pitch_);
-    gather(g_.v, g_.v_places, g_.keys, g_.value_dim, 1, false, values_, v_pitch_);
+    gather(g_.k, g_.k_places, g_.keys, g_.dim, g_.cosine ? 1 : g_.scale, keys_, k_pitch_);
+    if (g_.cosine) normalize_keys();
+    gather(g_.v, g_.v_places, g_.keys, g_.value_dim, 1, values_, v_pitch_);
     for (first_ = 0; first_ < g_.queries; first_ += kQueries) {
       count_ = HWY_MIN(kQueries, g_.queries - first_);
       if (!start()) continue;
@@ -91,9 +92,9 @@ class WindowGroupAttention {
   // Vectors of queries that are worked on together, so that they do not wait for each other's results.
   static constexpr int kTogether = static_cast<int>(HWY_MIN(4, kQueries / kLanes));
 
-  // to [count, pitch] = the slots' rows times `scale` (and divided by their norms), zeros behind them.
-  void gather(const float* x, const Index* places, Index count, Index dim, float scale, bool normalized,
-              float* to, Index pitch) const {
+  // to [count, pitch] = the slots' rows times `scale`, zeros behind them.
+  void gather(const float* x, const Index* places, Index count, Index dim, float scale, float* to,
+              Index pitch) const {
     const FloatTag d;
     const auto by = hn::Set(d, scale);
     const Index whole = dim / kLanes * kLanes;
@@ -104,19 +105,36 @@ class WindowGroupAttention {
       for (; c < whole && inside; c += kLanes) hn::StoreU(hn::Mul(by, hn::LoadU(d, from + c)), d, to + c);
       if (c < dim && inside) hn::StoreU(hn::Mul(by, load_n(d, from + c, dim - c)), d, to + c), c += kLanes;
       for (; c < pitch; c += kLanes) hn::StoreU(hn::Zero(d), d, to + c);
-      if (normalized && inside) normalize(from, dim, to);
     }
   }
-  // Divides a row that was gathered from x by the norm of x.
-  void normalize(const float* x, Index dim, float* row) const {
+  // Vectors of cosine scores are divided by max(|x|, 1e-12); queries then take the temperature.
+  void normalize_keys() {
     const FloatTag d;
-    auto squares = hn::Zero(d);
-    for (Index c = 0; c < dim; c += kLanes) {
-      const auto y = load_some(d, x + c, dim - c);
-      squares = hn::MulAdd(y, y, squares);
+    for (float *row = keys_, *end = row + g_.keys * k_pitch_; row < end; row += k_pitch_) {
+      auto squares = hn::Zero(d);
+      for (Index c = 0; c < k_pitch_; c += kLanes) {
+        const auto x = hn::LoadU(d, row + c);
+        squares = hn::MulAdd(x, x, squares);
+      }
+      const auto norm = hn::Set(d, HWY_MAX(std::sqrt(sum(d, squares)), 1e-12f));
+      for (Index c = 0; c < k_pitch_; c += kLanes)
+        hn::StoreU(hn::Div(hn::LoadU(d, row + c), norm), d, row + c);
     }
-    const auto by = hn::Set(d, 1 / HWY_MAX(std::sqrt(sum(d, squares)), 1e-12f));
-    for (Index c = 0; c < dim; c += kLanes) hn::StoreU(hn::Mul(by, hn::LoadU(d, row + c)), d, row + c);
+  }
+  void normalize_queries() {
+    const FloatTag d;
+    for (Index c = 0; c < columns_; c += kLanes) {
+      auto squares = hn::Zero(d);
+      for (Index r = 0; r < g_.dim; ++r) {
+        const auto x = hn::LoadU(d, q_ + r * kQueries + c);
+        squares = hn::MulAdd(x, x, squares);
+      }
+      const auto norm = hn::Max(hn::Sqrt(squares), hn::Set(d, 1e-12f));
+      for (Index r = 0; r < g_.dim; ++r) {
+        float* x = q_ + r * kQueries + c;
+        hn::StoreU(hn::Mul(hn::Set(d, g_.scale), hn::Div(hn::LoadU(d, x), norm)), d, x);
+      }
+    }
   }
 
   // Queries [first_, first_ + count_), transposed; false: none is inside the image.
@@ -142,22 +160,6 @@ class WindowGroupAttention {
       for (Index c = 0; c < columns_; ++c)
         masks_[r * kQueries + c] = c < count_ && g_.regions[first_ + c] != r ? g_.mask : 0;
     return true;
-  }
-
-  void normalize_queries() {
-    const FloatTag d;
-    for (Index c = 0; c < columns_; c += kLanes) {
-      auto squares = hn::Zero(d);
-      for (Index r = 0; r < g_.dim; ++r) {
-        const auto x = hn::LoadU(d, q_ + r * kQueries + c);
-        squares = hn::MulAdd(x, x, squares);
-      }
-      const auto by = hn::Div(hn::Set(d, 1), hn::Max(hn::Sqrt(squares), hn::Set(d, 1e-12f)));
-      for (Index r = 0; r < g_.dim; ++r) {
-        float* x = q_ + r * kQueries + c;
-        hn::StoreU(hn::Mul(by, hn::LoadU(d, x)), d, x);
-      }
-    }
   }
 
   // f(column, vectors) for the columns of the block, kTogether vectors at once where there are so many.
@@ -192,20 +194,21 @@ class WindowGroupAttention {
       multiply<true, true>(g_.value_dim, values, v_pitch_, scores_, keys, out_);
   }
 
-  // Scores start from the bias.
+  // Scores start from the bias, where whole vectors of it can be read. Not those of a cosine: they are so
+  // large at times, and their bias too, that what is added last is rounded best.
   void score(Index key, Index keys) {
     const float* k = keys_ + key * k_pitch_;
-    if (g_.bias == nullptr) return multiply<false, false>(keys, k, k_pitch_, q_, g_.dim, scores_);
+    const bool at_once = columns_ == count_ && !g_.cosine;
+    if (g_.bias == nullptr || !at_once) multiply<false, false>(keys, k, k_pitch_, q_, g_.dim, scores_);
+    if (g_.bias == nullptr) return;
     const float* bias = g_.bias + key * g_.bias_pitch + first_;
-    SumsFrom from{bias, g_.bias_pitch};
-    if (columns_ != count_) {  // whole vectors would reach behind the rows
-      const FloatTag d;
-      for (Index m = 0; m < keys; ++m)
-        for (Index c = 0; c < columns_; c += kLanes)
-          hn::StoreU(load_some(d, bias + m * g_.bias_pitch + c, count_ - c), d, scores_ + m * kQueries + c);
-      from = {};
-    }
-    multiply<true, false>(keys, k, k_pitch_, q_, g_.dim, scores_, from);
+    if (at_once) return multiply<true, false>(keys, k, k_pitch_, q_, g_.dim, scores_, {bias, g_.bias_pitch});
+    const FloatTag d;
+    for (Index m = 0; m < keys; ++m, bias += g_.bias_pitch)
+      for (Index c = 0; c < columns_; c += kLanes) {
+        float* s = scores_ + m * kQueries + c;
+        hn::StoreU(hn::Add(hn::LoadU(d, s), load_some(d, bias + c, count_ - c)), d, s);
+      }
   }
 
   void add_mask(Index key, Index keys) {

@@ -26,8 +26,8 @@ struct WindowGroup {
   Index bias_pitch = 0;
   const std::uint8_t* regions = nullptr;  // of slots; null: no mask
   float mask = 0;                         // between slots of different regions
-  float scale = 1;                        // of queries
-  bool cosine = false;                    // of normalised queries and keys
+  float scale = 1;                        // of scores
+  bool cosine = false;                    // scores of normalised queries and keys
   float* scratch = nullptr;               // scratch_size(...)
 
   static constexpr Index padded(Index n) { return (n + 15) / 16 * 16; }
