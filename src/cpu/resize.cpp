@@ -18,30 +18,37 @@ inline namespace v0 {
 namespace kernels {
 namespace HWY_NAMESPACE {
 
-// out [count] = the sum of rows[t] * weights[t]; the first row must be there, others are left out where their
-// weight is 0.
-void resize_blend(const float* const* rows, const float* weights, Index taps, Index count, float* out) {
+// out [count] = the sum of rows[t] * weights[t]. kTaps of them, or those that there are.
+template <int kTaps>
+HWY_INLINE void resize_blend(const float* const* rows, const float* weights, Index all, Index count,
+                             float* out) {
   const FloatTag d;
-  const Index lanes = static_cast<Index>(hn::Lanes(d));
+  const Index lanes = static_cast<Index>(hn::Lanes(d)), taps = kTaps != 0 ? kTaps : all;
   for (Index i = 0; i < count; i += lanes) {
     const Index left = count - i;
-    auto y = hn::Zero(d);
-    for (Index t = 0; t < taps; ++t)
-      if (weights[t] != 0) y = hn::MulAdd(load_some(d, rows[t] + i, left), hn::Set(d, weights[t]), y);
+    auto y = hn::Mul(load_some(d, rows[0] + i, left), hn::Set(d, weights[0]));
+    for (Index t = 1; t < taps; ++t)
+      y = hn::MulAdd(load_some(d, rows[t] + i, left), hn::Set(d, weights[t]), y);
     store_some(y, d, out + i, left);
   }
 }
 
+void resize_blend_rows(const float* const* rows, const float* weights, Index taps, Index count, float* out) {
+  if (taps == 1) return resize_blend<1>(rows, weights, taps, count, out);
+  if (taps == 2) return resize_blend<2>(rows, weights, taps, count, out);
+  if (taps == 4) return resize_blend<4>(rows, weights, taps, count, out);
+  resize_blend<0>(rows, weights, taps, count, out);
+}
+
 // The same for few channels: kChannels of them, or those that there are.
-template <int kChannels>
-HWY_INLINE void resize_few(const float* x, Index pixel, const Index* from, const float* weights, Index taps,
+template <int kChannels, int kTaps>
+HWY_INLINE void resize_few(const float* x, Index pixel, const Index* from, const float* weights, Index all,
                            Index columns, Index channels, float* out) {
-  const Index count = kChannels != 0 ? kChannels : channels;
+  const Index count = kChannels != 0 ? kChannels : channels, taps = kTaps != 0 ? kTaps : all;
   for (Index w = 0; w < columns; ++w, from += taps, weights += taps, out += count)
     for (Index c = 0; c < count; ++c) {
-      float y = 0;
-      for (Index t = 0; t < taps; ++t)
-        if (weights[t] != 0) y += x[from[t] * pixel + c] * weights[t];
+      float y = x[from[0] * pixel + c] * weights[0];
+      for (Index t = 1; t < taps; ++t) y += x[from[t] * pixel + c] * weights[t];
       out[c] = y;
     }
 }
@@ -51,15 +58,18 @@ void resize_row(const float* x, Index pixel, const Index* from, const float* wei
                 Index columns, Index channels, float* out) {
   const FloatTag d;
   const Index lanes = static_cast<Index>(hn::Lanes(d));
-  if (channels == 3) return resize_few<3>(x, pixel, from, weights, taps, columns, channels, out);
-  if (channels < lanes) return resize_few<0>(x, pixel, from, weights, taps, columns, channels, out);
+  if (channels == 3 && taps == 2)
+    return resize_few<3, 2>(x, pixel, from, weights, taps, columns, channels, out);
+  if (channels == 3 && taps == 4)
+    return resize_few<3, 4>(x, pixel, from, weights, taps, columns, channels, out);
+  if (channels == 3) return resize_few<3, 0>(x, pixel, from, weights, taps, columns, channels, out);
+  if (channels < lanes) return resize_few<0, 0>(x, pixel, from, weights, taps, columns, channels, out);
   for (Index w = 0; w < columns; ++w, from += taps, weights += taps, out += channels)
     for (Index c = 0; c < channels; c += lanes) {
       const Index left = channels - c;
-      auto y = hn::Zero(d);
-      for (Index t = 0; t < taps; ++t)
-        if (weights[t] != 0)
-          y = hn::MulAdd(load_some(d, x + from[t] * pixel + c, left), hn::Set(d, weights[t]), y);
+      auto y = hn::Mul(load_some(d, x + from[0] * pixel + c, left), hn::Set(d, weights[0]));
+      for (Index t = 1; t < taps; ++t)
+        y = hn::MulAdd(load_some(d, x + from[t] * pixel + c, left), hn::Set(d, weights[t]), y);
       store_some(y, d, out + c, left);
     }
 }
@@ -74,7 +84,7 @@ HWY_AFTER_NAMESPACE();
 namespace ashlar {
 inline namespace v0 {
 namespace kernels {
-HWY_EXPORT(resize_blend);
+HWY_EXPORT(resize_blend_rows);
 HWY_EXPORT(resize_row);
 }  // namespace kernels
 namespace {
@@ -108,13 +118,13 @@ class Axis {
     Index first = in_, last = 0;
     for (Index i = begin; i < end; ++i)
       for (Index t = 0; t < taps; ++t)
-        if (weights(i, t) != 0) first = std::min(first, from(i, t)), last = std::max(last, from(i, t) + 1);
-    return {std::min(first, last), last};
+        first = std::min(first, from(i, t)), last = std::max(last, from(i, t) + 1);
+    return {first, last};
   }
 
   Index taps;
-  View<Index, 2> from;     // [out, taps]
-  View<float, 2> weights;  // 0: not read
+  View<Index, 2> from;  // [out, taps]
+  View<float, 2> weights;
 
  private:
   bool nearest() const { return mode_ == ResizeMode::nearest || mode_ == ResizeMode::nearest_exact; }
@@ -144,7 +154,8 @@ class Axis {
     const Index end = std::min({static_cast<Index>(centre + support + 0.5), in_, begin + taps});
     double total = 0;
     for (Index j = begin; j < end; ++j) total += weight(j);
-    for (Index t = 0; t < taps; ++t) set(i, t, begin + t, begin + t < end ? weight(begin + t) / total : 0);
+    for (Index t = 0; t < taps; ++t)
+      set(i, t, std::min(begin + t, end - 1), begin + t < end ? weight(begin + t) / total : 0);
   }
 
   ResizeMode mode_;
@@ -206,19 +217,18 @@ void resize(const Resize& a, CpuExec& exec) {
     const float** sources = pointers.at(worker);
     for (Index h = begin; h < end; ++h) {
       if (across_first) {
-        for (Index t = 0; t < down.taps; ++t)
-          sources[t] = down.weights(h, t) != 0 ? between.at(worker, down.from(h, t) - seen.first) : nullptr;
+        for (Index t = 0; t < down.taps; ++t) sources[t] = between.at(worker, down.from(h, t) - seen.first);
         float* to = packed_out ? a.out.at(n, h) : spare;
-        ASHLAR_DISPATCH(exec, resize_blend)(sources, down.weights.at(h), down.taps, row_size, to);
+        ASHLAR_DISPATCH(exec, resize_blend_rows)(sources, down.weights.at(h), down.taps, row_size, to);
       } else {
         float* const blended = between.at(worker);
         for (Index t = 0; t < down.taps; ++t) sources[t] = a.x.at(n, down.from(h, t));
         if (packed_in)
-          ASHLAR_DISPATCH(exec, resize_blend)(sources, down.weights.at(h), down.taps, row_size, blended);
+          ASHLAR_DISPATCH(exec, resize_blend_rows)(sources, down.weights.at(h), down.taps, row_size, blended);
         else
           for (Index w = 0; w < width; ++w) {
             for (Index t = 0; t < down.taps; ++t) sources[t] = a.x.at(n, down.from(h, t), w);
-            ASHLAR_DISPATCH(exec, resize_blend)
+            ASHLAR_DISPATCH(exec, resize_blend_rows)
             (sources, down.weights.at(h), down.taps, channels, blended + w * channels);
           }
         resize_across(blended, channels, packed_out ? a.out.at(n, h) : spare);

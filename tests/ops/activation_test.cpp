@@ -9,16 +9,19 @@ namespace {
 using test::Array;
 
 constexpr float kInf = std::numeric_limits<float>::infinity();
-constexpr Activation kAll[] = {
-    Activation::identity, Activation::silu, Activation::sigmoid,   Activation::relu,     Activation::relu2,
-    Activation::tanh,     Activation::gelu, Activation::gelu_tanh, Activation::softplus, Activation::elu1, Activation::relu6, Activation::hardsigmoid, Activation::hardswish, Activation::leaky_relu};
+constexpr Activation kAll[] = {Activation::identity,  Activation::silu,      Activation::sigmoid,
+                               Activation::relu,      Activation::relu2,     Activation::tanh,
+                               Activation::gelu,      Activation::gelu_tanh, Activation::softplus,
+                               Activation::elu1,      Activation::relu6,     Activation::hardsigmoid,
+                               Activation::hardswish, Activation::leaky_relu};
 
 // The error that activation-inl.hpp states, of a result `want` at x.
 double bound(Activation f, double x, double want) {
   const double amplified = f == Activation::gelu_tanh && x < 0 ? 0.15 * std::abs(x * x * x) : 0;
   // x + 3 is rounded: near -3 that is no error of the last place of what remains.
   const bool hard = f == Activation::hardsigmoid || f == Activation::hardswish;
-  const double sum = hard && std::abs(x) < 6 ? test::kEps * (f == Activation::hardswish ? std::abs(x) : 1) : 0;
+  const double sum =
+      hard && std::abs(x) < 6 ? test::kEps * (f == Activation::hardswish ? std::abs(x) : 1) : 0;
   return (4 + amplified) * test::kEps * std::abs(want) + sum + 1.2e-36;
 }
 
