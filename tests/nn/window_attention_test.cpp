@@ -245,12 +245,9 @@ TEST(WindowSelfAttention, RefusesWhatDoesNotFit) {
                     .find("relative_position_bias_table") != std::string::npos,
             true);
   const WindowSelfAttention<CpuExec> layer(r, {.dim = 12, .branches = {{.heads = 3, .window = {4, 4}}}});
-  Tensor<float, 4> x({1, 4, 4, 10}), y({1, 4, 8, 12});
+  Tensor<float, 4> x({1, 4, 4, 10});
   EXPECT_EQ(test::refusal([&] { layer(x.view(), x.view(), exec); }),
             "WindowSelfAttention: x has 10 channels, expected 12");
-  const auto part = y.view().slice(2, 0, 4);
-  EXPECT_EQ(test::refusal([&] { layer(part, part, exec); }),
-            "WindowSelfAttention: rows or images with room between them, expected pixels with equal steps");
 }
 
 }  // namespace
