@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 // Small restoration networks with random weights, as checkpoints whose tensors have names.
 #pragma once
+#include <algorithm>
 #include <memory>
 
 #include "ashlar/io/json.hpp"
@@ -41,7 +42,8 @@ inline constexpr Network kNetworks[] = {
 class RecordedParameters : public ParameterSource {
  public:
   explicit RecordedParameters(ParameterMap& record)
-      : record_(&record), random_(DType::f32, 1, [](std::string_view name) { return !name.ends_with("q_bias"); }),
+      : record_(&record),
+        random_(DType::f32, 1, [](std::string_view name) { return !name.ends_with("q_bias"); }),
         random_v2_(DType::f32, 1, [](std::string_view) { return true; }) {}
   // SwinV2's biases of queries and values are apart.
   void v2() { is_v2_ = true; }
@@ -92,10 +94,11 @@ inline Tensor<float, 4> random_image(Index images, Index height, Index width, In
 inline Tensor<float, 4> restored(const RestorationModel<CpuExec>& model, const Tensor<float, 4>& image,
                                  CpuExec& exec) {
   const Index s = model.scale();
-  Tensor<float, 4> out({image.shape()[0], s * image.shape()[1], s * image.shape()[2], model.info().out_channels});
+  Tensor<float, 4> out(
+      {image.shape()[0], s * image.shape()[1], s * image.shape()[2], model.info().out_channels});
   std::fill_n(out.data(), out.size(), std::numeric_limits<float>::quiet_NaN());
   model.run(image.view(), out.view(), exec);
-  for (Index i = 0; i < out.size(); ++i) EXPECT_TRUE(std::isfinite(out.data()[i])) << i;
+  EXPECT_TRUE(std::all_of(out.data(), out.data() + out.size(), [](float x) { return std::isfinite(x); }));
   return out;
 }
 
