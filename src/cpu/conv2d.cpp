@@ -1,8 +1,8 @@
 // SPDX-License-Identifier: Apache-2.0
-#include "ashlar/ops/conv2d.hpp"
+#include "src/cpu/conv2d.hpp"
 
-#include "ashlar/core/conv2d_weight.hpp"
-#include "ashlar/ref/conv2d.hpp"
+#include <cstring>
+
 #include "src/cpu/dispatch.hpp"
 
 namespace ashlar {
@@ -11,35 +11,36 @@ namespace {
 
 constexpr std::string_view kOp = "conv2d";
 
-}  // namespace
-
-Conv2dWeight::Conv2dWeight(AnyView<4> filters, Index groups, CpuExec&)
-    : outputs_(filters.shape[0]),
-      inputs_(filters.shape[1] * groups),
-      groups_(groups),
-      kernel_{filters.shape[2], filters.shape[3]} {
-  if (filters.dtype != DType::f32 && filters.dtype != DType::bf16)
-    refuse(kOp, "the filters are of type ", name(filters.dtype), ", expected f32 or bf16");
-  if (groups < 1 || outputs_ % groups != 0)
-    refuse(kOp, groups, " groups do not divide the ", outputs_, " outputs");
-  Index size = 1;
-  for (Index e : filters.shape) size *= e;
-  if (size <= 0)
-    refuse(kOp, "the filters have shape ", to_string(filters.shape), ", expected none of it empty");
-  packed_ = Tensor<float, 1>({size});
-  for (Index i = 0; i < size; ++i) {
-    const auto* bytes = static_cast<const std::byte*>(filters.data);
-    if (filters.dtype == DType::f32) {
-      std::memcpy(packed_.data() + i, bytes + 4 * i, 4);
-    } else {
-      bf16 narrow;
-      std::memcpy(&narrow, bytes + 2 * i, 2);
-      packed_.data()[i] = static_cast<float>(narrow);
+// Filters that may begin at any byte of a file.
+class Reader {
+ public:
+  explicit Reader(const AnyView<4>& filters) : filters_(filters) {}
+  float operator()(Index o, Index i, Index r, Index s) const {
+    const auto& shape = filters_.shape;
+    const Index at = ((o * shape[1] + i) * shape[2] + r) * shape[3] + s;
+    const auto* bytes = static_cast<const std::byte*>(filters_.data);
+    if (filters_.dtype == DType::f32) {
+      float value;
+      std::memcpy(&value, bytes + at * 4, 4);
+      return value;
     }
+    bf16 narrow;
+    std::memcpy(&narrow, bytes + at * 2, 2);
+    return static_cast<float>(narrow);
   }
+
+ private:
+  AnyView<4> filters_;
+};
+
+// Few outputs leave most of a vector idle; with each tap a column of its own they fill it.
+Conv2dWeight::Form form_of(Index outputs, Index inputs, Index groups, Index taps) {
+  if (groups > 1 && inputs == groups) return Conv2dWeight::Form::channels;
+  const bool few = groups == 1 && taps > 1 && outputs < 8 && inputs >= 8 && outputs * taps <= kConvPanel;
+  return few ? Conv2dWeight::Form::products : Conv2dWeight::Form::dense;
 }
 
-void conv2d(const Conv2dArgs& a, CpuExec& exec) {
+void check(const Conv2dArgs& a) {
   if (!a.weight) refuse(kOp, "the weight is empty");
   const auto [kh, kw] = a.weight.kernel();
   const Conv2dSteps& s = a.steps;
@@ -56,18 +57,68 @@ void conv2d(const Conv2dArgs& a, CpuExec& exec) {
   expect_shape(kOp, "out", a.out, {images, rows, columns, a.weight.outputs()});
   if (a.bias) expect_shape(kOp, "bias", a.bias, {a.weight.outputs()});
   if (a.residual) expect_shape(kOp, "residual", a.residual, a.out.shape);
-  trace(exec, kOp, "equation", to_string(a.x.shape));
-  ref::Conv2dArgs<float> equation{
-      a.x,
-      {a.weight.packed().data(), {a.weight.outputs(), a.weight.inputs() / a.weight.groups(), kh, kw}},
-      a.bias,
-      a.out,
-      a.weight.groups(),
-      a.steps,
-      a.activation,
-      a.negative_slope,
-      a.residual};
-  ref::conv2d(equation);
+}
+
+}  // namespace
+
+Conv2dWeight::Conv2dWeight(AnyView<4> filters, Index groups, CpuExec& exec)
+    : outputs_(filters.shape[0]), groups_(groups), kernel_{filters.shape[2], filters.shape[3]} {
+  if (filters.dtype != DType::f32 && filters.dtype != DType::bf16)
+    refuse(kOp, "the filters are of type ", name(filters.dtype), ", expected f32 or bf16");
+  for (Index e : filters.shape)
+    if (e < 1 || !filters)
+      refuse(kOp, "the filters have shape ", to_string(filters.shape), ", expected at least one of each");
+  if (groups < 1 || outputs_ % groups != 0)
+    refuse(kOp, groups, " groups do not divide the ", outputs_, " outputs");
+  const Index each = filters.shape[1], kh = kernel_[0], kw = kernel_[1], taps = kh * kw;
+  inputs_ = each * groups;
+  form_ = form_of(outputs_, inputs_, groups, taps);
+  const Reader read(filters);
+  if (form_ == Form::channels) {  // [taps, outputs]
+    packed_ = Tensor<float, 1>({taps * outputs_});
+    for (Index o = 0; o < outputs_; ++o)
+      for (Index t = 0; t < taps; ++t) packed_.data()[t * outputs_ + o] = read(o, 0, t / kw, t % kw);
+    return;
+  }
+  if (form_ == Form::products) {  // [inputs, taps * outputs, padded]
+    const Index columns = conv_padded(taps * outputs_);
+    packed_ = Tensor<float, 1>({each * columns});
+    for (Index i = 0; i < each; ++i)
+      for (Index t = 0; t < taps; ++t)
+        for (Index o = 0; o < outputs_; ++o)
+          packed_.data()[i * columns + t * outputs_ + o] = read(o, i, t / kw, t % kw);
+    return;
+  }
+  // Of each group panels [taps * inputs, 64], the last one narrower.
+  const Index columns = outputs_ / groups, depth = taps * each, padded = conv_padded(columns);
+  packed_ = Tensor<float, 1>({groups * depth * padded});
+  const Index panels = (columns + kConvPanel - 1) / kConvPanel;
+  exec.parallel_for(groups * panels, [&](Index task, int) {
+    const Index group = task / panels, first = task % panels * kConvPanel;
+    const Index width = std::min(kConvPanel, padded - first), filled = std::min(kConvPanel, columns - first);
+    float* to = packed_.data() + (group * padded + first) * depth;
+    for (Index o = 0; o < filled; ++o)
+      for (Index i = 0; i < each; ++i)
+        for (Index t = 0; t < taps; ++t)
+          to[(t * each + i) * width + o] = read(group * columns + first + o, i, t / kw, t % kw);
+  });
+}
+
+void conv2d(const Conv2dArgs& a, CpuExec& exec) {
+  check(a);
+  const auto form = a.weight.form();
+  const bool channels = form == Conv2dWeight::Form::channels;
+  trace(exec, kOp,
+        channels                               ? "depthwise"
+        : form == Conv2dWeight::Form::products ? "products of pixels"
+                                               : "blocks of pixels",
+        to_string(a.x.shape), " -> ", to_string(a.out.shape), " kernel ", to_string(a.weight.kernel()));
+  if (a.out.size() == 0) return;
+  switch (form) {
+    case Conv2dWeight::Form::dense: return conv2d_dense(a, exec);
+    case Conv2dWeight::Form::products: return conv2d_products(a, exec);
+    case Conv2dWeight::Form::channels: return conv2d_channels(a, exec);
+  }
 }
 
 }  // namespace v0

@@ -1,5 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 #pragma once
+#include <cstdint>
+
 #include "ashlar/core/any_view.hpp"
 #include "ashlar/core/cpu_exec.hpp"
 #include "ashlar/core/tensor.hpp"
@@ -21,12 +23,19 @@ class Conv2dWeight {
   Index groups() const { return groups_; }
   std::array<Index, 2> kernel() const { return kernel_; }
   explicit operator bool() const { return static_cast<bool>(packed_); }
-  // In an order of the kernels' own.
+
+  // For the kernels: how the convolution is worked out, and the filters in the order for that.
+  //   dense      blocks of pixels by vectors of outputs
+  //   products   few outputs: a product with each pixel, whose parts are then added up where they belong
+  //   channels   depthwise: channel by channel
+  enum class Form : std::uint8_t { dense, products, channels };
+  Form form() const { return form_; }
   const Tensor<float, 1>& packed() const { return packed_; }
 
  private:
   Index outputs_ = 0, inputs_ = 0, groups_ = 1;
   std::array<Index, 2> kernel_{};
+  Form form_ = Form::dense;
   Tensor<float, 1> packed_;
 };
 
