@@ -80,15 +80,11 @@ class UnfusedWindowAttention {
                 sizeof(float) * static_cast<std::size_t>(dim_));
       });
     execute(0);
-    // bias and mask
-    exec.parallel_for(windows_ * a_.heads, [&](Index p, int) {
-      float* __restrict s = scores_.view().at(p);
-      const float* __restrict bias = bias_.view().at(p % a_.heads),
-                              *mask = mask_ ? mask_.view().at(p / a_.heads) : nullptr;
-      for (Index i = 0; i < tokens_ * tokens_; ++i) s[i] += bias[i];
-      if (mask != nullptr)
-        for (Index i = 0; i < tokens_ * tokens_; ++i) s[i] += mask[i];
-    });
+    add_to_scores(
+        bias_, [&](Index p) { return p % a_.heads; }, exec);
+    if (mask_)
+      add_to_scores(
+          mask_, [&](Index p) { return p / a_.heads; }, exec);
     execute(1);
     execute(2);
     // merge, roll back
@@ -109,6 +105,15 @@ class UnfusedWindowAttention {
   using Arguments = std::unordered_map<int, dnnl::memory>;
   void add(dnnl::primitive p, Arguments arguments) {
     steps_.emplace_back(std::move(p), std::move(arguments));
+  }
+  // scores[p] += x[which(p)]
+  template <class F>
+  void add_to_scores(const Tensor<float, 3>& x, F&& which, CpuExec& exec) {
+    exec.parallel_for(windows_ * a_.heads, [&](Index p, int) {
+      float* __restrict s = scores_.view().at(p);
+      const float* __restrict y = x.view().at(which(p));
+      for (Index i = 0; i < tokens_ * tokens_; ++i) s[i] += y[i];
+    });
   }
   void execute(std::size_t step) {
     steps_[step].first.execute(stream_, steps_[step].second);

@@ -101,7 +101,7 @@ class Plan {
     work_ = scratch.floats(threads, WindowGroup::scratch_size(keys_, dim_, value_dim_));
   }
 
-  Index tasks() const { return heads_ == 1 ? groups_ * a_.heads : (groups_ + run_ - 1) / run_; }
+  Index tasks() const { return (groups_ + run_ - 1) / run_ * (a_.heads / heads_); }
   template <class F>
   void run(Index task, int worker, F&& attend) const {
     const Index parts = a_.heads / heads_, first = task / parts * run_, end = std::min(groups_, first + run_);

@@ -1,6 +1,8 @@
 // SPDX-License-Identifier: Apache-2.0
 #include "ashlar/ref/conv2d.hpp"
 
+#include <cstring>
+
 #include "ashlar/core/conv2d_weight.hpp"
 #include "tests/support.hpp"
 
@@ -40,6 +42,9 @@ const Shape kShapes[] = {
     {{2, 7, 8, 12}, 18, {3, 3}, {{1, 1}, {1, 1}}, 3},
     {{1, 6, 7, 130}, 260, {3, 3}, {{1, 1}, {1, 1}}, 2},
     {{1, 5, 5, 8}, 12, {1, 1}, {}, 4},
+    {{1, 19, 150, 16}, 24, {3, 3}, {{1, 1}, {1, 1}}},  // several tiles
+    {{1, 41, 150, 40}, 24, {3, 3}, {{2, 1}, {2, 1}, {2, 1}}},
+    {{1, 17, 90, 130}, 20, {3, 3}, {}},
     {{1, 40, 150, 9}, 3, {3, 3}, {{1, 1}, {1, 1}}},  // few outputs
     {{2, 9, 11, 16}, 1, {5, 5}, {{2, 1}, {2, 3}, {1, 2}}},
     {{1, 3, 200, 8}, 2, {1, 3}, {{1, 1}, {0, 70}, {1, 70}}},
@@ -111,7 +116,10 @@ TEST(Conv2d, TakesWeightsOfBf16AndItsOwnResidual) {
       w = static_cast<float>(narrow.back());
     });
     CpuExec exec;
-    const Conv2dWeight wide(d.weight.cview(), s.groups, exec),
+    std::vector<std::byte> anywhere(1 + 4 * static_cast<std::size_t>(d.weight.count()));  // as in a file
+    std::memcpy(anywhere.data() + 1, d.weight.view().data, anywhere.size() - 1);
+    const Conv2dWeight wide(AnyView<4>(anywhere.data() + 1, DType::f32, d.weight.view().shape), s.groups,
+                            exec),
         small(AnyView<4>(narrow.data(), DType::bf16, {s.outputs, s.each(), s.kernel[0], s.kernel[1]}),
               s.groups, exec);
     Conv2dArgs args{d.x.cview(), wide, d.bias.cview(), d.out.poison().view(), s.steps};

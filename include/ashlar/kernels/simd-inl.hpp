@@ -70,11 +70,10 @@ HWY_INLINE FloatVec load(FloatTag d, const f16* p) {
   return hn::Or(y, hn::BitCast(d, sign));
 }
 
-// The first n < Lanes(d) elements, zeros after them; reads nothing behind them. Masked loads and stores of
-// these targets do not touch what is masked.
+// The first n < Lanes(d) elements, zeros after them; reads nothing behind them.
 template <class T>
 HWY_INLINE FloatVec load_n(FloatTag d, const T* p, Index n) {
-#if HWY_TARGET == HWY_AVX3 || HWY_TARGET == HWY_AVX2
+#if HWY_TARGET == HWY_AVX3 || HWY_TARGET == HWY_AVX2  // masks that suppress faults
   if constexpr (std::is_same_v<T, float>)
     return hn::MaskedLoad(hn::FirstN(d, static_cast<std::size_t>(n)), d, p);
 #endif

@@ -107,7 +107,7 @@ class WindowGroupAttention {
       for (; c < pitch; c += kLanes) hn::StoreU(hn::Zero(d), d, to + c);
     }
   }
-  // Vectors of cosine scores are divided by max(|x|, 1e-12); queries then take the temperature.
+  // Vectors of cosine scores are divided by max(|x|, 1e-12).
   void normalize_keys() {
     const FloatTag d;
     for (float *row = keys_, *end = row + g_.keys * k_pitch_; row < end; row += k_pitch_) {
@@ -132,7 +132,7 @@ class WindowGroupAttention {
       const auto norm = hn::Max(hn::Sqrt(squares), hn::Set(d, 1e-12f));
       for (Index r = 0; r < g_.dim; ++r) {
         float* x = q_ + r * kQueries + c;
-        hn::StoreU(hn::Mul(hn::Set(d, g_.scale), hn::Div(hn::LoadU(d, x), norm)), d, x);
+        hn::StoreU(hn::Div(hn::LoadU(d, x), norm), d, x);
       }
     }
   }
@@ -194,20 +194,23 @@ class WindowGroupAttention {
       multiply<true, true>(g_.value_dim, values, v_pitch_, scores_, keys, out_);
   }
 
-  // Scores start from the bias, where whole vectors of it can be read. Not those of a cosine: they are so
-  // large at times, and their bias too, that what is added last is rounded best.
+  // Scores start from the bias, where whole vectors of it can be read. Not cosines: they take the temperature
+  // first, and can be so large then, as can their bias, that one rounding of the sum is better than many.
   void score(Index key, Index keys) {
     const float* k = keys_ + key * k_pitch_;
-    const bool at_once = columns_ == count_ && !g_.cosine;
-    if (g_.bias == nullptr || !at_once) multiply<false, false>(keys, k, k_pitch_, q_, g_.dim, scores_);
-    if (g_.bias == nullptr) return;
-    const float* bias = g_.bias + key * g_.bias_pitch + first_;
-    if (at_once) return multiply<true, false>(keys, k, k_pitch_, q_, g_.dim, scores_, {bias, g_.bias_pitch});
+    const float* bias = g_.bias != nullptr ? g_.bias + key * g_.bias_pitch + first_ : nullptr;
+    if (bias != nullptr && columns_ == count_ && !g_.cosine)
+      return multiply<true, false>(keys, k, k_pitch_, q_, g_.dim, scores_, {bias, g_.bias_pitch});
+    multiply<false, false>(keys, k, k_pitch_, q_, g_.dim, scores_);
+    if (bias == nullptr && !g_.cosine) return;
     const FloatTag d;
-    for (Index m = 0; m < keys; ++m, bias += g_.bias_pitch)
+    const auto by = hn::Set(d, g_.cosine ? g_.scale : 1);
+    for (Index m = 0; m < keys; ++m)
       for (Index c = 0; c < columns_; c += kLanes) {
         float* s = scores_ + m * kQueries + c;
-        hn::StoreU(hn::Add(hn::LoadU(d, s), load_some(d, bias + c, count_ - c)), d, s);
+        const auto add =
+            bias != nullptr ? load_some(d, bias + m * g_.bias_pitch + c, count_ - c) : hn::Zero(d);
+        hn::StoreU(hn::MulAdd(by, hn::LoadU(d, s), add), d, s);
       }
   }
 

@@ -3,6 +3,7 @@
 #include <memory>
 
 #include "ashlar/core/value.hpp"
+#include "ashlar/nn/linear.hpp"
 #include "ashlar/nn/swin_block.hpp"
 #include "ashlar/ops/pool2d.hpp"
 

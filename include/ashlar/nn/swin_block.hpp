@@ -1,9 +1,9 @@
 // SPDX-License-Identifier: Apache-2.0
 #pragma once
 #include "ashlar/nn/mixers/window_attention.hpp"
-#include "ashlar/nn/mlp.hpp"
+#include "ashlar/nn/norm.hpp"
 #include "ashlar/nn/tokens.hpp"
-#include "ashlar/residual/standard.hpp"
+#include "ashlar/ops/residual_add.hpp"
 
 namespace ashlar {
 inline namespace v0 {
@@ -44,43 +44,48 @@ class SwinBlock {
         norm1_(Norm<Exec>::layer(r, {"norm1", "layernorm_before"}, dim_, c.norm_eps)),
         norm2_(Norm<Exec>::layer(r, {"norm2", "layernorm_after"}, dim_, c.norm_eps)),
         attention_(r.scope(r.contains("attn.proj.weight") ? "attn" : "attention"), c.attention),
-        mlp_(r, {"mlp.fc1", "intermediate.dense"}, {"mlp.fc2", "output.dense"}, dim_, c.hidden, c.activation,
-             true) {
+        up_(r, {"mlp.fc1", "intermediate.dense"}, dim_, c.hidden, true, c.activation),
+        down_(r, {"mlp.fc2", "output.dense"}, c.hidden, dim_, true) {
     r.skip("attn_mask");
   }
 
   // Scratch memory, for each pixel.
-  Index floats_per_pixel() const { return 2 * dim_ + std::max(3 * dim_, hidden_); }
+  Index floats_per_pixel() const { return dim_ + std::max(3 * dim_, hidden_); }
 
   // x [N, H, W, C], pixels with equal steps, in place.
   void operator()(View<float, 4> x, Exec& exec) const {
-    const auto attend = [&](View<const float, 2> in, View<float, 2> out) {
-      attention_({in.data, x.shape, steps(x, in.strides[0])}, {out.data, x.shape, steps(x, out.strides[0])},
-                 exec);
-    };
-    const auto mlp = [&](View<const float, 2> in, View<float, 2> out) {
-      mlp_(in, out, Phase::prefill, exec);
-    };
-    const View<float, 2> h = as_tokens(x);
+    typename Exec::Scratch scratch(exec);
+    const View<float, 4> y = scratch.floats(x.shape[0], x.shape[1], x.shape[2], dim_);
+    const View<float, 2> h = as_tokens(x), rows = as_tokens(y);
     if (post_norm_) {
-      ashlar::post_norm(h, norm1_, exec, attend);
-      ashlar::post_norm(h, norm2_, exec, mlp);
+      attention_(x, y, exec);
+      norm1_(rows, rows, exec);
+      residual_add(ResidualAdd{rows, h}, exec);
+      mlp(x, y, {}, exec);
+      norm2_(rows, rows, exec);
+      residual_add(ResidualAdd{rows, h}, exec);
     } else {
-      pre_norm(h, norm1_, exec, attend);
-      pre_norm(h, norm2_, exec, mlp);
+      norm1_(h, rows, exec);
+      attention_(y, x, exec, 1, x);
+      norm2_(h, rows, exec);
+      mlp(y, x, x, exec);
     }
   }
 
  private:
-  static std::array<Index, 4> steps(const View<float, 4>& x, Index pixel) {
-    return {x.shape[1] * x.shape[2] * pixel, x.shape[2] * pixel, pixel, 1};
+  // out = MLP(x) + residual
+  void mlp(View<const float, 4> x, View<float, 4> out, View<const float, 4> residual, Exec& exec) const {
+    typename Exec::Scratch scratch(exec);
+    const auto inner = scratch.floats(x.shape[0], x.shape[1], x.shape[2], hidden_);
+    up_(x, inner, exec);
+    down_(inner, out, exec, residual);
   }
 
   Index dim_, hidden_;
   bool post_norm_;
   Norm<Exec> norm1_, norm2_;
   WindowSelfAttention<Exec> attention_;
-  Mlp<Exec> mlp_;
+  PixelLinear<Exec> up_, down_;
 };
 
 }  // namespace v0

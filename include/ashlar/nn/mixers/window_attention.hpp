@@ -5,7 +5,7 @@
 #include <string>
 #include <vector>
 
-#include "ashlar/nn/linear.hpp"
+#include "ashlar/nn/pixel_linear.hpp"
 #include "ashlar/nn/value_conv.hpp"
 #include "ashlar/nn/window_bias.hpp"
 #include "ashlar/ops/window_attention.hpp"
@@ -74,22 +74,20 @@ class WindowSelfAttention {
     if (c.value_conv) value_conv_ = ValueConv<Exec>(r, {"get_v", "IFS"}, dim_, heads_);
   }
 
-  // x, out [N, H, W, C], pixels with equal steps; `out` may be `x`. With groups over several views, N is a
-  // multiple of `views`.
-  void operator()(View<const float, 4> x, View<float, 4> out, Exec& exec, Index views = 1) const {
+  // x, out [N, H, W, C]; `out` may be `x`. With groups over several views, N is a multiple of `views`. A
+  // residual is added to the result; `out` may be it.
+  void operator()(View<const float, 4> x, View<float, 4> out, Exec& exec, Index views = 1,
+                  View<const float, 4> residual = {}) const {
     const auto [images, height, width, channels] = x.shape;
-    const Index tokens = images * height * width;
     if (channels != dim_) refuse("WindowSelfAttention", "x has ", channels, " channels, expected ", dim_);
     typename Exec::Scratch scratch(exec);
     const auto projected = scratch.floats(images, height, width, 3 * dim_);
-    const View<float, 2> rows(projected.data, {tokens, 3 * dim_});
-    const View<const float, 2> from = as_tokens(x);
     if (qkv_) {
-      qkv_(from, rows, Phase::prefill, exec);
+      qkv_(x, projected, exec);
     } else {
-      q_(from, rows.slice(1, 0, dim_), Phase::prefill, exec);
-      k_(from, rows.slice(1, dim_, 2 * dim_), Phase::prefill, exec);
-      v_(from, rows.slice(1, 2 * dim_, 3 * dim_), Phase::prefill, exec);
+      q_(x, projected.slice(3, 0, dim_), exec);
+      k_(x, projected.slice(3, dim_, 2 * dim_), exec);
+      v_(x, projected.slice(3, 2 * dim_, 3 * dim_), exec);
     }
     const auto q = projected.slice(3, 0, dim_), k = projected.slice(3, dim_, 2 * dim_),
                v = projected.slice(3, 2 * dim_, 3 * dim_);
@@ -100,7 +98,7 @@ class WindowSelfAttention {
       first = end;
     }
     if (value_conv_) value_conv_(v, q, exec);
-    proj_(rows.slice(1, 0, dim_), as_tokens(out), Phase::prefill, exec);
+    proj_(q, out, exec, residual);
   }
 
  private:
@@ -110,17 +108,6 @@ class WindowSelfAttention {
     Vector bias, tau;  // [heads, keys, queries], [heads]
   };
 
-  // [N, H, W, C] as [N H W, C].
-  template <class T>
-  static View<T, 2> as_tokens(const View<T, 4>& x) {
-    const bool even = (x.shape[1] <= 1 || x.strides[1] == x.shape[2] * x.strides[2]) &&
-                      (x.shape[0] <= 1 || x.strides[0] == x.shape[1] * x.shape[2] * x.strides[2]);
-    if (!even)
-      refuse("WindowSelfAttention",
-             "rows or images with room between them, expected pixels with equal steps");
-    return {x.data, {x.shape[0] * x.shape[1] * x.shape[2], x.shape[3]}, {x.strides[2], x.strides[3]}};
-  }
-
   void read_projections(const ParameterReader<Exec>& r, bool biased) {
     if (r.contains("qkv.weight") && r.contains("q_bias")) {
       const Tensor<float, 1> q = to_floats(r.tensor("q_bias", {dim_})),
@@ -128,14 +115,14 @@ class WindowSelfAttention {
       Tensor<float, 1> bias({3 * dim_});
       std::copy_n(q.data(), dim_, bias.data());
       std::copy_n(v.data(), dim_, bias.data() + 2 * dim_);
-      qkv_ = Linear<Exec>(r, r.tensor("qkv.weight", {3 * dim_, dim_}), dim_, 3 * dim_,
-                          r.vector(std::move(bias)));
+      qkv_ = PixelLinear<Exec>(r, r.tensor("qkv.weight", {3 * dim_, dim_}), dim_, 3 * dim_,
+                               r.vector(std::move(bias)));
     } else if (r.contains("qkv.weight")) {
-      qkv_ = Linear<Exec>(r, "qkv", dim_, 3 * dim_, biased);
+      qkv_ = PixelLinear<Exec>(r, "qkv", dim_, 3 * dim_, biased);
     } else {
-      q_ = Linear<Exec>(r, {"to_q", "query", "self.query", "q"}, dim_, dim_, biased);
-      k_ = Linear<Exec>(r, {"to_k", "key", "self.key", "k"}, dim_, dim_);  // SwinV2's has no bias
-      v_ = Linear<Exec>(r, {"to_v", "value", "self.value", "v"}, dim_, dim_, biased);
+      q_ = PixelLinear<Exec>(r, {"to_q", "query", "self.query", "q"}, dim_, dim_, biased);
+      k_ = PixelLinear<Exec>(r, {"to_k", "key", "self.key", "k"}, dim_, dim_);  // SwinV2's has no bias
+      v_ = PixelLinear<Exec>(r, {"to_v", "value", "self.value", "v"}, dim_, dim_, biased);
     }
   }
 
@@ -182,7 +169,7 @@ class WindowSelfAttention {
 
   Index dim_ = 0, heads_ = 0;
   float shift_mask_ = -100;
-  Linear<Exec> qkv_, q_, k_, v_, proj_;
+  PixelLinear<Exec> qkv_, q_, k_, v_, proj_;
   std::vector<Branch> branches_;
   ValueConv<Exec> value_conv_;
 };
