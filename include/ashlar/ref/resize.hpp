@@ -63,22 +63,25 @@ inline ResizeTaps resize_taps(ResizeMode mode, bool align_corners, bool antialia
 template <class T>
 void resize(const ResizeArgs<T>& a) {
   const auto [images, rows, columns, channels] = a.out.shape;
-  for (Index h = 0; h < rows; ++h) {
-    const ResizeTaps down =
-        resize_taps(a.mode, a.align_corners, a.antialias, a.scale_factor[0], a.x.shape[1], rows, h);
-    for (Index w = 0; w < columns; ++w) {
-      const ResizeTaps across =
-          resize_taps(a.mode, a.align_corners, a.antialias, a.scale_factor[1], a.x.shape[2], columns, w);
-      for (Index n = 0; n < images; ++n)
+  std::vector<ResizeTaps> down, across;
+  for (Index h = 0; h < rows; ++h)
+    down.push_back(
+        resize_taps(a.mode, a.align_corners, a.antialias, a.scale_factor[0], a.x.shape[1], rows, h));
+  for (Index w = 0; w < columns; ++w)
+    across.push_back(
+        resize_taps(a.mode, a.align_corners, a.antialias, a.scale_factor[1], a.x.shape[2], columns, w));
+  for (Index n = 0; n < images; ++n)
+    for (Index h = 0; h < rows; ++h)
+      for (Index w = 0; w < columns; ++w) {
+        const ResizeTaps &i = down[static_cast<std::size_t>(h)], &j = across[static_cast<std::size_t>(w)];
         for (Index c = 0; c < channels; ++c) {
           T sum = 0;
-          for (std::size_t i = 0; i < down.from.size(); ++i)
-            for (std::size_t j = 0; j < across.from.size(); ++j)
-              sum += T(down.weight[i] * across.weight[j]) * a.x(n, down.from[i], across.from[j], c);
+          for (std::size_t s = 0; s < i.from.size(); ++s)
+            for (std::size_t t = 0; t < j.from.size(); ++t)
+              sum += T(i.weight[s] * j.weight[t]) * a.x(n, i.from[s], j.from[t], c);
           a.out(n, h, w, c) = sum;
         }
-    }
-  }
+      }
 }
 
 }  // namespace ref
