@@ -6,7 +6,6 @@
 #include "ashlar/nn/conv_feed_forward.hpp"
 #include "ashlar/nn/mixers/dynamic_local_attention.hpp"
 #include "ashlar/nn/mixers/transposed_attention.hpp"
-#include "ashlar/ops/residual_add.hpp"
 
 namespace ashlar {
 inline namespace v0 {
@@ -51,18 +50,17 @@ class DlgsanetLayer {
     typename Exec::Scratch scratch(exec);
     const auto n = scratch.floats(x.shape[0], x.shape[1], x.shape[2], x.shape[3]);
     norm1_(as_tokens(x), as_tokens(n), exec);
-    attend(n, n, exec);
-    residual_add(ResidualAdd{as_tokens(n), as_tokens(x)}, exec);
+    attend(n, x, exec, x);
     norm2_(as_tokens(x), as_tokens(n), exec);
-    ffn_(n, n, exec);
-    residual_add(ResidualAdd{as_tokens(n), as_tokens(x)}, exec);
+    ffn_(n, x, exec, x);
   }
-  // x, out [N, H, W, C], packed; `out` may be `x`.
-  void attend(View<const float, 4> x, View<float, 4> out, Exec& exec) const {
+  // out = attention(x) + residual, [N, H, W, C], packed; `out` may be `x` or `residual`.
+  void attend(View<const float, 4> x, View<float, 4> out, Exec& exec,
+              View<const float, 4> residual = {}) const {
     if (local_)
-      (*local_)(x, out, exec);
+      (*local_)(x, out, exec, residual);
     else
-      (*global_)(x, out, exec);
+      (*global_)(x, out, exec, residual);
   }
   Index floats_per_pixel(Index channels) const {
     const Index inside = local_ ? local_->floats_per_pixel() : global_->floats_per_pixel();

@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 #pragma once
 #include "ashlar/models/swinir.hpp"
+#include "ashlar/ops/residual_add.hpp"
 
 namespace ashlar {
 inline namespace v0 {

@@ -1,7 +1,9 @@
 // SPDX-License-Identifier: Apache-2.0
 #pragma once
 #include "ashlar/models/swinir.hpp"
+#include "ashlar/nn/pixel_mlp.hpp"
 #include "ashlar/nn/squeeze_excite.hpp"
+#include "ashlar/ops/residual_add.hpp"
 
 namespace ashlar {
 inline namespace v0 {
@@ -65,16 +67,13 @@ class HybridAttentionBlock {
 
   // x [N, H, W, C], packed, in place.
   void operator()(View<float, 4> x, Exec& exec) const {
-    {
-      typename Exec::Scratch scratch(exec);
-      const auto n = scratch.floats(x.shape[0], x.shape[1], x.shape[2], x.shape[3]);
-      norm1_(as_tokens(x), as_tokens(n), exec);
-      cab_(n, x, conv_scale_, exec);
-      attention_(n, n, exec);
-      residual_add(ResidualAdd{as_tokens(n), as_tokens(x)}, exec);
-    }
-    pre_norm(as_tokens(x), norm2_, exec,
-             [&](View<const float, 2> n, View<float, 2> y) { mlp_(n, y, Phase::prefill, exec); });
+    typename Exec::Scratch scratch(exec);
+    const auto n = scratch.floats(x.shape[0], x.shape[1], x.shape[2], x.shape[3]);
+    norm1_(as_tokens(x), as_tokens(n), exec);
+    cab_(n, x, conv_scale_, exec);
+    attention_(n, x, exec, 1, x);
+    norm2_(as_tokens(x), as_tokens(n), exec);
+    mlp_(n, x, exec, x);
   }
   const Norm<Exec>& norm1() const { return norm1_; }
   const WindowSelfAttention<Exec>& attention() const { return attention_; }
@@ -84,7 +83,7 @@ class HybridAttentionBlock {
   Norm<Exec> norm1_, norm2_;
   WindowSelfAttention<Exec> attention_;
   ConvAttentionBranch<Exec> cab_;
-  Mlp<Exec> mlp_;
+  PixelMlp<Exec> mlp_;
   float conv_scale_;
 };
 
@@ -100,21 +99,18 @@ class OverlappingAttentionBlock {
         mlp_(r, "mlp.fc1", "mlp.fc2", c.channels, c.hidden, Activation::gelu, true) {}
 
   void operator()(View<float, 4> x, Exec& exec) const {
-    {
-      typename Exec::Scratch scratch(exec);
-      const auto n = scratch.floats(x.shape[0], x.shape[1], x.shape[2], x.shape[3]);
-      norm1_(as_tokens(x), as_tokens(n), exec);
-      attention_(n, n, exec);
-      residual_add(ResidualAdd{as_tokens(n), as_tokens(x)}, exec);
-    }
-    pre_norm(as_tokens(x), norm2_, exec,
-             [&](View<const float, 2> n, View<float, 2> y) { mlp_(n, y, Phase::prefill, exec); });
+    typename Exec::Scratch scratch(exec);
+    const auto n = scratch.floats(x.shape[0], x.shape[1], x.shape[2], x.shape[3]);
+    norm1_(as_tokens(x), as_tokens(n), exec);
+    attention_(n, x, exec, 1, x);
+    norm2_(as_tokens(x), as_tokens(n), exec);
+    mlp_(n, x, exec, x);
   }
 
  private:
   Norm<Exec> norm1_, norm2_;
   WindowSelfAttention<Exec> attention_;
-  Mlp<Exec> mlp_;
+  PixelMlp<Exec> mlp_;
 };
 
 // RHAG, the residual hybrid attention group: y = conv(OCAB(HABs(x))) + x
@@ -124,7 +120,7 @@ class HatGroup final : public RestorationGroup<Exec> {
   HatGroup(const HatConfig& c, Index group, const ParameterReader<Exec>& r)
       : overlapping_(r.scope("residual_group.overlap_attn"), c, group),
         conv_(r, "conv", c.channels, c.connection),
-        floats_per_pixel_(c.channels + std::max(4 * c.channels, c.compressed + 2 * c.channels) + c.hidden) {
+        floats_per_pixel_(2 * c.channels + std::max(3 * c.channels, c.hidden)) {
     for (Index i = 0; i < c.depths[std::size_t(group)]; ++i)
       blocks_.emplace_back(r.scope(concat("residual_group.blocks.", i)), c, group, i);
   }

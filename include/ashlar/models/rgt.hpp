@@ -6,7 +6,6 @@
 #include "ashlar/nn/mixers/recursive_attention.hpp"
 #include "ashlar/nn/mixers/window_attention.hpp"
 #include "ashlar/ops/scale_channels.hpp"
-#include "ashlar/residual/standard.hpp"
 
 namespace ashlar {
 inline namespace v0 {
@@ -54,31 +53,31 @@ template <class Exec>
 class SpatialGateMlp {
  public:
   SpatialGateMlp(const ParameterReader<Exec>& r, Index dim, Index hidden, float eps)
-      : up_(r, "fc1", dim, hidden, true),
+      : up_(r, "fc1", dim, hidden, true, Activation::gelu),
         down_(r, "fc2", hidden / 2, dim, true),
         norm_(Norm<Exec>::layer(r, "sg.norm", hidden / 2, eps)),
         conv_(r, "sg.conv", hidden / 2, hidden / 2, Conv2dOptions::same(3).grouped(hidden / 2)),
         hidden_(hidden) {}
 
   Index floats_per_pixel() const { return 2 * hidden_; }
-  // x, out [N, H, W, C], packed; `out` may be `x`.
-  void operator()(View<const float, 4> x, View<float, 4> out, Exec& exec) const {
+  // x, out, residual [N, H, W, C]; the residual is added, and `out` may be `x` or it.
+  void operator()(View<const float, 4> x, View<float, 4> out, Exec& exec,
+                  View<const float, 4> residual = {}) const {
     typename Exec::Scratch scratch(exec);
     const Index half = hidden_ / 2;
     const auto u = scratch.floats(x.shape[0], x.shape[1], x.shape[2], hidden_);
     const auto gate = scratch.floats(x.shape[0], x.shape[1], x.shape[2], half);
     const View<float, 2> rows = as_tokens(u), first = rows.slice(1, 0, half),
                          second = rows.slice(1, half, hidden_);
-    up_(as_tokens(x), rows, Phase::prefill, exec);
-    activate(Activate{rows, {}, rows, Activation::gelu}, exec);
+    up_(x, u, exec);
     norm_(second, second, exec);
     conv_(u.slice(3, half, hidden_), gate, exec);
     activate(Activate{as_tokens(gate), first, as_tokens(gate), Activation::identity}, exec);
-    down_(as_tokens(gate), as_tokens(out), Phase::prefill, exec);
+    down_(gate, out, exec, residual);
   }
 
  private:
-  Linear<Exec> up_, down_;
+  PixelLinear<Exec> up_, down_;
   Norm<Exec> norm_;
   Conv2d<Exec> conv_;
   Index hidden_;
@@ -111,20 +110,19 @@ class RgtBlock {
     const auto n = scratch.floats(x.shape[0], x.shape[1], x.shape[2], x.shape[3]);
     Backend<Exec>::copy(as_tokens(x).split(1, channels_), as_tokens(given).split(1, channels_), exec);
     norm1_(as_tokens(x), as_tokens(n), exec);
-    attend(n, n, exec);
-    residual_add(ResidualAdd{as_tokens(n), as_tokens(x)}, exec);
+    attend(n, x, exec, x);
     norm2_(as_tokens(x), as_tokens(n), exec);
-    mlp_(n, n, exec);
-    residual_add(ResidualAdd{as_tokens(n), as_tokens(x)}, exec);
+    mlp_(n, x, exec, x);
     const View<const float, 2> gamma(gamma_.view().data, {x.shape[0], channels_}, {0, 1});
     scale_channels(ScaleChannels{given, gamma, x, 1, x}, exec);
   }
-  // x, out [N, H, W, C], packed; `out` may be `x`.
-  void attend(View<const float, 4> x, View<float, 4> out, Exec& exec) const {
+  // out = attention(x) + residual, [N, H, W, C], packed; `out` may be `x` or `residual`.
+  void attend(View<const float, 4> x, View<float, 4> out, Exec& exec,
+              View<const float, 4> residual = {}) const {
     if (local_)
-      (*local_)(x, out, exec);
+      (*local_)(x, out, exec, 1, residual);
     else
-      (*recursive_)(x, out, exec);
+      (*recursive_)(x, out, exec, residual);
   }
   Index floats_per_pixel() const {
     const Index inside = local_ ? 3 * channels_ : recursive_->floats_per_pixel();

@@ -31,18 +31,19 @@ class ConvFeedForward {
   }
 
   Index floats_per_pixel() const { return (gated_ ? 4 : 1) * hidden_; }
-  // x, out [N, H, W, C]; `out` may be `x`.
-  void operator()(View<const float, 4> x, View<float, 4> out, Exec& exec) const {
+  // x, out, residual [N, H, W, C]; the residual is added, and `out` may be `x` or it.
+  void operator()(View<const float, 4> x, View<float, 4> out, Exec& exec,
+                  View<const float, 4> residual = {}) const {
     typename Exec::Scratch scratch(exec);
     const auto map = [&](Index depth) { return scratch.floats(x.shape[0], x.shape[1], x.shape[2], depth); };
     const View<float, 4> inner = map(gated_ ? 2 * hidden_ : hidden_);
     in_(x, inner, exec);
-    if (!gated_) return out_(inner, out, exec);
+    if (!gated_) return out_(inner, out, exec, residual);
     const View<float, 4> both = map(2 * hidden_), a = both.slice(3, 0, hidden_);
     spread_(inner, both, exec);
     const View<const float, 2> b = as_tokens(both.slice(3, hidden_, 2 * hidden_));
     activate(Activate{as_tokens(a), b, as_tokens(a), Activation::gelu}, exec);
-    out_(a, out, exec);
+    out_(a, out, exec, residual);
   }
 
  private:

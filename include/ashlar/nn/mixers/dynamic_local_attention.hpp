@@ -57,8 +57,9 @@ class DynamicLocalAttention {
   // Scratch memory, for each pixel, without the kernels of a few rows.
   Index floats_per_pixel() const { return 2 * c_.dim + 2 * c_.reduced; }
 
-  // x, out [N, H, W, C], packed; `out` may be `x`.
-  void operator()(View<const float, 4> x, View<float, 4> out, Exec& exec) const {
+  // x, out, residual [N, H, W, C]; the residual is added, and `out` may be `x` or it.
+  void operator()(View<const float, 4> x, View<float, 4> out, Exec& exec,
+                  View<const float, 4> residual = {}) const {
     typename Exec::Scratch scratch(exec);
     const auto [images, height, width, channels] = x.shape;
     const auto y = scratch.floats(images, height, width, channels),
@@ -66,7 +67,7 @@ class DynamicLocalAttention {
     in_(x, y, exec);
     if (!c_.dynamic) {
       plain_(y, o, exec);
-      return out_(o, out, exec);
+      return out_(o, out, exec, residual);
     }
     const auto e = features(y, scratch, exec);
     const Index rows =
@@ -87,7 +88,7 @@ class DynamicLocalAttention {
                                             .first_row = first},
                            exec);
       }
-    out_(o, out, exec);
+    out_(o, out, exec, residual);
   }
 
   // All of K for x, [N, H, W, kernel^2, groups].

@@ -3,8 +3,8 @@
 #include <cmath>
 
 #include "ashlar/nn/conv2d.hpp"
-#include "ashlar/nn/linear.hpp"
 #include "ashlar/nn/norm.hpp"
+#include "ashlar/nn/pixel_linear.hpp"
 #include "ashlar/nn/tokens.hpp"
 #include "ashlar/ops/softmax_attention.hpp"
 
@@ -56,8 +56,10 @@ class RecursiveAttention {
   // Scratch memory, for each pixel; the first reduction is a sixteenth.
   Index floats_per_pixel() const { return c_.dim + c_.reduced + c_.dim / 8; }
 
-  // x, out [N, H, W, C], packed, sides of at least kSmallest; `out` may be `x`.
-  void operator()(View<const float, 4> x, View<float, 4> out, Exec& exec) const {
+  // x, out, residual [N, H, W, C], sides of at least kSmallest; the residual is added, and `out` may be `x`
+  // or it.
+  void operator()(View<const float, 4> x, View<float, 4> out, Exec& exec,
+                  View<const float, 4> residual = {}) const {
     const auto [images, height, width, channels] = x.shape;
     if (channels != c_.dim || height < kSmallest || width < kSmallest)
       refuse("RecursiveAttention", "x has shape ", to_string(x.shape), ", expected sides of at least ",
@@ -77,13 +79,14 @@ class RecursiveAttention {
     conv_(mixed, r, exec);
     norm_(as_tokens(r), as_tokens(r), exec);
     activate(Activate{as_tokens(r), {}, as_tokens(r), Activation::gelu}, exec);
-    k_(as_tokens(r), as_tokens(k), Phase::prefill, exec);
-    v_(as_tokens(r), as_tokens(plain), Phase::prefill, exec);
+    k_(r, k, exec);
+    v_(r, plain, exec);
     cpe_(plain, v, exec, plain);
 
     const Index tokens = height * width, key_dim = c_.reduced / c_.heads, dim = channels / c_.heads;
-    const auto q = scratch.floats(images * tokens, c_.reduced), y = scratch.floats(images * tokens, channels);
-    q_(as_tokens(x), q, Phase::prefill, exec);
+    const auto q = scratch.floats(images, height, width, c_.reduced),
+               y = scratch.floats(images, height, width, channels);
+    q_(x, q, exec);
     typename Backend<Exec>::HostScratch host(exec);
     const auto starts = host.template get<Index>(images + 1);
     const auto sequences = host.template get<KeyValue>(images);
@@ -95,20 +98,20 @@ class RecursiveAttention {
                               all_values.slice(0, n * keys, (n + 1) * keys)};
     }
     starts(images) = images * tokens;
-    SoftmaxAttention a{.q = q.split(1, key_dim)};
+    SoftmaxAttention a{.q = as_tokens(q).split(1, key_dim)};
     a.offsets = Offsets({starts.data, static_cast<std::size_t>(images + 1)});
     a.sequences = {sequences.data, static_cast<std::size_t>(images)};
-    a.out = y.split(1, dim);
+    a.out = as_tokens(y).split(1, dim);
     a.score.scale = static_cast<float>(1 / std::sqrt(static_cast<double>(dim) * c_.ratio));
     softmax_attention(a, exec);
-    proj_(y, as_tokens(out), Phase::prefill, exec);
+    proj_(y, out, exec, residual);
   }
 
  private:
   RecursiveAttentionConfig c_;
   Conv2d<Exec> reduction_, dwconv_, conv_, cpe_;
   Norm<Exec> norm_;
-  Linear<Exec> q_, k_, v_, proj_;
+  PixelLinear<Exec> q_, k_, v_, proj_;
 };
 
 }  // namespace v0

@@ -27,8 +27,9 @@ class TransposedAttention {
         temperature_(r.vector(to_floats(r.flat("temperature", c.heads)))) {}
 
   Index floats_per_pixel() const { return 6 * c_.dim; }
-  // x, out [N, H, W, C]; `out` may be `x`.
-  void operator()(View<const float, 4> x, View<float, 4> out, Exec& exec) const {
+  // x, out, residual [N, H, W, C]; the residual is added, and `out` may be `x` or it.
+  void operator()(View<const float, 4> x, View<float, 4> out, Exec& exec,
+                  View<const float, 4> residual = {}) const {
     typename Exec::Scratch scratch(exec);
     const Index dim = c_.dim;
     const auto projected = scratch.floats(x.shape[0], x.shape[1], x.shape[2], 3 * dim),
@@ -45,7 +46,7 @@ class TransposedAttention {
                                        .weights = c_.weights,
                                        .tile = {c_.tile, c_.tile}},
                       exec);
-    out_(v, out, exec);
+    out_(v, out, exec, residual);
   }
 
  private:
