@@ -72,7 +72,7 @@ HatConfig HatConfig::from(const Value& config, const Parameters& parameters) {
   c.compressed =
       part_of(config, "compress_ratio", c.channels, shape.extent(block + "conv_block.cab.0.weight", 0), 3);
   c.squeezed = part_of(config, "squeeze_factor", c.channels,
-                       shape.extent(block + "conv_block.cab.3.attention.1.weight", 0), 30);
+                       shape.extent(block + "conv_block.cab.3.attention.1.bias", 0), 30);
   c.conv_scale = static_cast<float>(config.get_number("conv_scale", 0.01));
   if (!std::isfinite(c.conv_scale))
     throw Error("InvalidConfig", "config: \"conv_scale\" is not a finite number");

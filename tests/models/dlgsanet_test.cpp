@@ -7,9 +7,10 @@
 namespace ashlar {
 namespace {
 
-using namespace test;
+using namespace test::equations;
+using test::refusal;
 
-Map local(const Network& n, const Map& x) {
+Map local(const Layers& n, const Map& x) {
   const Map y = n.conv(x, "conv0");
   if (n.has("conv.weight")) return n.conv(n.conv(y, "conv"), "conv1");
   const Map kernels = n.conv(n.conv(n.conv(y, "conv.conv1.0"), "conv.conv1.1"), "conv.conv2.0");
@@ -43,7 +44,7 @@ std::vector<Index> starts(Index length, Index tile) {
   return all;
 }
 
-Map global(const Network& n, const Map& x, Index tile,
+Map global(const Layers& n, const Map& x, Index tile,
            const std::function<void(std::vector<double>&)>& weigh) {
   const Map qkv = n.conv(n.conv(x, "qkv"), "qkv_dwconv");
   const std::vector<double> temperature = n.get("temperature");
@@ -90,7 +91,7 @@ void softmax(std::vector<double>& row) {
   for (double& s : row) s = std::exp(s) / sum;
 }
 
-Map feed_forward(const Network& n, const Map& x) {
+Map feed_forward(const Layers& n, const Map& x) {
   if (!n.has("project_in.weight")) return n.conv(n.conv(x, "body.0").each(gelu), "body.2");
   const Map z = n.conv(n.conv(x, "project_in"), "dwconv");
   return n.conv(times(z.channels(0, z.c / 2).each(gelu), z.channels(z.c / 2, z.c)), "project_out");
@@ -103,15 +104,15 @@ struct Shape {
 };
 
 // What follows the first convolution.
-Map deep(const Network& n, const Map& f, const Shape& s) {
+Map deep(const Layers& n, const Map& f, const Shape& s) {
   const Index first = s.body_norm ? 1 : 0;
   const auto part = [&](Index i) { return n.at(concat("deep_feature_extraction.", i)); };
   Map t = s.body_norm ? part(0).norm(f, "body") : f;
   for (Index g = 0; g < s.groups; ++g) {
     Map x = t;
-    const Network body = part(first + g).at("body");
+    const Layers body = part(first + g).at("body");
     for (Index i = 0; i < s.layers; ++i) {
-      const Network l = body.at(std::to_string(i));
+      const Layers l = body.at(std::to_string(i));
       if (l.has("norm1.body.weight")) {
         x = added(x, local(l.at("IDynamicDWConv"), l.norm(x, "norm1.body")));
         x = added(x, feed_forward(l.at("IDynamic_ffn"), l.norm(x, "norm2.body")));
@@ -127,7 +128,7 @@ Map deep(const Network& n, const Map& f, const Shape& s) {
 }
 
 // With a head of one convolution, and a pixel shuffle where it enlarges.
-Map plain(const Network& n, const Map& image, const Shape& s, Index scale) {
+Map plain(const Layers& n, const Map& image, const Shape& s, Index scale) {
   const double mean[] = {0.4488, 0.4371, 0.4040};
   Map x = image;
   for (Index i = 0; i < x.h * x.w; ++i)
@@ -147,7 +148,7 @@ TEST(Dlgsanet, MatchesItsEquationsInOtherShapes) {
           "idynamic_num_heads": 5, "idynamic_ffn_expansion_factor": 1.5, "restormer_num_heads": 5,
           "restormer_ffn_expansion_factor": 1.5, "tlc_flag": true, "tlc_kernel": 7, "activation": "relu",
           "upscale": 3, "img_range": 1.0, "upsampler": "pixelshuffle", "body_norm": true, "num_feat": 6})",
-      R"({"tlc_kernel": 7})", {9, 17}, [](const Network& n, const Map& image) {
+      R"({"tlc_kernel": 7})", {9, 17}, [](const Layers& n, const Map& image) {
         return framed(n, image, {.first = "overlap_embed.0.proj"}, 3, [&](const Map& f) {
           return deep(n, f, {2, 4, 7, true, each<relu>});
         });
@@ -161,32 +162,32 @@ TEST(Dlgsanet, MatchesItsEquationsWithOtherParts) {
       "DLGSANet",
       "{" + common + R"("blocks": 1, "activation": "gelu", "idynamic_ffn_type": "BaseFFN", "upscale": 2,
                        "upsampler": "pixelshuffledirect"})",
-      R"({"activation": "gelu"})", {6, 7}, [](const Network& n, const Map& image) {
+      R"({"activation": "gelu"})", {6, 7}, [](const Layers& n, const Map& image) {
         return plain(n, image, {1, 2, 96, false, each<gelu>}, 2);
       });
   expect_reference(
       "DLGSANet",
       "{" + common + R"("blocks": 1, "activation": "sigmoid", "idynamic": false, "tlc_flag": false,
                        "restormer_ffn_type": "BaseFFN", "upscale": 4, "upsampler": "pixelshuffledirect"})",
-      R"({"activation": "sigmoid", "tlc_flag": false})", {6, 7}, [](const Network& n, const Map& image) {
+      R"({"activation": "sigmoid", "tlc_flag": false})", {6, 7}, [](const Layers& n, const Map& image) {
         return plain(n, image, {1, 2, 0, false, each<sigmoid>}, 4);
       });
   // The authors' blocks with a softmax have tiles of 48.
   expect_reference("DLGSANet",
                    "{" + common + R"("blocks": 1, "buildblock_type": "edge", "upscale": 1, "upsampler": ""})",
-                   R"({"buildblock_type": "edge"})", {5, 57}, [](const Network& n, const Map& image) {
+                   R"({"buildblock_type": "edge"})", {5, 57}, [](const Layers& n, const Map& image) {
                      return plain(n, image, {1, 2, 48, false, softmax}, 1);
                    });
   expect_reference(
       "DLGSANet",
       "{" + common + R"("blocks": 2, "buildblock_type": "restormer", "upscale": 1, "upsampler": ""})",
-      R"({"buildblock_type": "restormer"})", {6, 7}, [](const Network& n, const Map& image) {
+      R"({"buildblock_type": "restormer"})", {6, 7}, [](const Layers& n, const Map& image) {
         return plain(n, image, {1, 2, 48, false, softmax}, 1);
       });
   expect_reference(
       "DLGSANet",
       "{" + common + R"("blocks": 2, "buildblock_type": "idynamic", "upscale": 1, "upsampler": ""})",
-      R"({"buildblock_type": "idynamic"})", {6, 7}, [](const Network& n, const Map& image) {
+      R"({"buildblock_type": "idynamic"})", {6, 7}, [](const Layers& n, const Map& image) {
         return plain(n, image, {1, 2, 48, false, softmax}, 1);
       });
 }
@@ -202,9 +203,9 @@ TEST(Dlgsanet, KernelsAreMadeInBandsOfRows) {
   Tensor<float, 4> out(x.shape()), again(x.shape());
   attention(x.view(), out.view(), one);
   attention(x.view(), again.view(), three);
-  expect_close(again.view(), View<const float, 4>(out.view()), [](Index) { return 0; });
+  test::expect_close(again.view(), View<const float, 4>(out.view()), [](Index) { return 0; });
   for (Index n = 0; n < 2; ++n) {
-    const Map want = local(Network(random.checkpoint()), padded(x, n, 1));
+    const Map want = local(Layers(random.checkpoint()), padded(x, n, 1));
     double top = 0;
     for (double v : want.v) top = std::max(top, std::abs(v));
     for (Index i = 0; i < height * width * 12; ++i)

@@ -5,15 +5,16 @@
 namespace ashlar {
 namespace {
 
-using namespace test;
+using namespace test::equations;
+using test::refusal;
 
-Map swin_block(const Network& n, Map x, Index window, Index shift) {
+Map swin_block(const Layers& n, Map x, Index window, Index shift) {
   x = added(x, swin_attention(n.at("attn"), n.norm(x, "norm1"), window, shift));
   return added(x, n.mlp(n.norm(x, "norm2")));
 }
 
 // CAB of HAT.
-Map conv_branch(const Network& n, const Map& x) {
+Map conv_branch(const Layers& n, const Map& x) {
   const Map u = n.conv(n.conv(x, "cab.0").each(gelu), "cab.2");
   Map mean(1, 1, u.c);
   for (Index i = 0; i < u.h * u.w; ++i)
@@ -25,7 +26,7 @@ Map conv_branch(const Network& n, const Map& x) {
   return out;
 }
 
-Map overlapping(const Network& n, const Map& x, Index window, Index over) {
+Map overlapping(const Layers& n, const Map& x, Index window, Index over) {
   const Map qkv = n.conv(x, "qkv");
   const Index heads = n.shape("relative_position_bias_table")[1], side = window + over - 1;
   const Map out = attend(qkv.channels(0, x.c), qkv.channels(x.c, 2 * x.c), qkv.channels(2 * x.c, 3 * x.c),
@@ -53,20 +54,20 @@ struct Shape {
   Frame frame;
 };
 
-Map hat(const Network& n, const Map& image, const Shape& s) {
+Map hat(const Layers& n, const Map& image, const Shape& s) {
   return framed(n, image, s.frame, s.scale, [&](const Map& f) {
     Map t = n.norm(f, "patch_embed.norm");
     for (Index g = 0; g < s.groups; ++g) {
-      const Network group = n.at(concat("layers.", g)), inside = group.at("residual_group");
+      const Layers group = n.at(concat("layers.", g)), inside = group.at("residual_group");
       Map y = t;
       for (Index i = 0; i < s.blocks; ++i) {
-        const Network b = inside.at(concat("blocks.", i));
+        const Layers b = inside.at(concat("blocks.", i));
         const Map normed = b.norm(y, "norm1");
         y = added(y, swin_attention(b.at("attn"), normed, s.window, i % 2 * (s.window / 2)));
         y = added(y, conv_branch(b.at("conv_block"), normed), s.conv_scale);
         y = added(y, b.mlp(b.norm(y, "norm2")));
       }
-      const Network o = inside.at("overlap_attn");
+      const Layers o = inside.at("overlap_attn");
       y = added(y, overlapping(o, o.norm(y, "norm1"), s.window, s.over));
       y = added(y, o.mlp(o.norm(y, "norm2")));
       t = added(group.has("conv.weight") ? group.conv(y, "conv") : y, t);
@@ -76,17 +77,6 @@ Map hat(const Network& n, const Map& image, const Shape& s) {
   });
 }
 
-// Channel attention asks for its layers without saying that checkpoints have them as convolutions.
-void as_convolutions(ParameterMap& checkpoint) {
-  for (const std::string& name : checkpoint.names()) {
-    if (!name.ends_with("attention.1.weight") && !name.ends_with("attention.3.weight")) continue;
-    Parameter p = checkpoint.at(name);
-    const Index rows = checkpoint.at(name.substr(0, name.size() - 6) + "bias").size();
-    p.shape = {rows, p.size() / rows, 1, 1};
-    checkpoint.set(name, p);
-  }
-}
-
 TEST(Hat, MatchesItsEquationsInOtherShapes) {
   expect_reference(
       "HAT",
@@ -94,11 +84,9 @@ TEST(Hat, MatchesItsEquationsInOtherShapes) {
           "compress_ratio": 4, "squeeze_factor": 5, "conv_scale": 0.05, "overlap_ratio": 0.25, "mlp_ratio": 1.5,
           "upscale": 3, "img_range": 255.0, "upsampler": "pixelshuffle", "resi_connection": "1conv",
           "num_feat": 6})",
-      R"({"conv_scale": 0.05, "img_range": 255.0})", {19, 13},
-      [](const Network& n, const Map& image) {
+      R"({"conv_scale": 0.05, "img_range": 255.0})", {19, 13}, [](const Layers& n, const Map& image) {
         return hat(n, image, {8, 10, 1, 3, 3, 0.05, {.range = 255}});
-      },
-      as_convolutions);
+      });
 }
 
 TEST(Hat, MatchesItsEquationsWithoutConvolutionsBehindGroups) {
@@ -107,18 +95,16 @@ TEST(Hat, MatchesItsEquationsWithoutConvolutionsBehindGroups) {
       R"({"embed_dim": 12, "depths": [1, 1], "num_heads": [2, 3], "window_size": 3, "compress_ratio": 3,
           "squeeze_factor": 6, "overlap_ratio": 0.7, "mlp_ratio": 2, "upscale": 1, "in_chans": 1,
           "upsampler": "pixelshuffle", "resi_connection": "identity", "num_feat": 4})",
-      "{}", {5, 7},
-      [](const Network& n, const Map& image) {
+      "{}", {5, 7}, [](const Layers& n, const Map& image) {
         return hat(n, image, {3, 5, 2, 1, 1, 0.01, {.mean = {0}}});
-      },
-      as_convolutions);
+      });
 }
 
-Map drct(const Network& n, const Map& image, Index window, Index groups, Index scale, const Frame& frame) {
+Map drct(const Layers& n, const Map& image, Index window, Index groups, Index scale, const Frame& frame) {
   return framed(n, image, frame, scale, [&](const Map& f) {
     Map t = n.norm(f, "patch_embed.norm");
     for (Index g = 0; g < groups; ++g) {
-      const Network group = n.at(concat("layers.", g));
+      const Layers group = n.at(concat("layers.", g));
       Map seen = t;
       for (Index i = 1; i <= 5; ++i) {
         const Map a =
@@ -142,7 +128,7 @@ constexpr const char* kDrct =
 
 TEST(Drct, MatchesItsEquationsInOtherShapes) {
   expect_reference("DRCT", kDrct, "{}", {12, 17},
-                   [](const Network& n, const Map& image) { return drct(n, image, 5, 2, 3, {.mean = {0}}); });
+                   [](const Layers& n, const Map& image) { return drct(n, image, 5, 2, 3, {.mean = {0}}); });
 }
 
 std::string refused(const std::string& architecture, const std::string& config) {

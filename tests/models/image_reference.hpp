@@ -11,7 +11,7 @@
 #include "ashlar/nn/random_parameters.hpp"
 #include "tests/support.hpp"
 
-namespace ashlar::test {
+namespace ashlar::test::equations {
 
 // An image [h, w, c].
 struct Map {
@@ -68,11 +68,11 @@ struct Key {
   double mask = 0;
 };
 
-class Network {
+class Layers {
  public:
-  Network(const Parameters& parameters, std::string prefix = {})
+  Layers(const Parameters& parameters, std::string prefix = {})
       : parameters_(&parameters), prefix_(std::move(prefix)) {}
-  Network at(const std::string& name) const { return {*parameters_, prefix_ + name + "."}; }
+  Layers at(const std::string& name) const { return {*parameters_, prefix_ + name + "."}; }
 
   bool has(const std::string& name) const { return parameters_->contains(prefix_ + name); }
   std::vector<Index> shape(const std::string& name) const { return parameters_->at(prefix_ + name).shape; }
@@ -84,9 +84,10 @@ class Network {
     return has(name) ? get(name) : std::vector<double>(static_cast<std::size_t>(size), 0.0);
   }
 
-  // A convolution with zeros around the image; also a linear layer of pixels, of two axes.
+  // A convolution with zeros around the image; also a linear layer of pixels, of two axes or flat.
   Map conv(const Map& x, const std::string& name, Index stride = 1, bool padded = true) const {
-    const std::vector<Index> s = shape(name + ".weight");
+    std::vector<Index> s = shape(name + ".weight");
+    if (s.size() == 1) s = {s[0] / x.c, x.c};
     const Index kh = s.size() == 4 ? s[2] : 1, kw = s.size() == 4 ? s[3] : 1, inputs = s[1];
     const std::vector<double> weight = get(name + ".weight"), bias = get(name + ".bias", s[0]);
     const Index ph = padded ? kh / 2 : 0, pw = padded ? kw / 2 : 0, each = s[0] / (x.c / inputs);
@@ -178,7 +179,7 @@ inline std::vector<Key> window_keys(Index y, Index x, Index h, Index w, Index wh
 }
 
 // Shifted-window self-attention of Swin, with a learned table.
-inline Map swin_attention(const Network& n, const Map& x, Index window, Index shift) {
+inline Map swin_attention(const Layers& n, const Map& x, Index window, Index shift) {
   const Map qkv = n.conv(x, "qkv");
   const Index heads = n.shape("relative_position_bias_table")[1];
   const Map out = attend(
@@ -203,7 +204,7 @@ inline Map shuffled(const Map& x, Index by) {
   return out;
 }
 template <class F>
-Map framed(const Network& n, const Map& image, const Frame& f, Index scale, F&& deep) {
+Map framed(const Layers& n, const Map& image, const Frame& f, Index scale, F&& deep) {
   Map x = image;
   for (Index i = 0; i < x.h * x.w; ++i)
     for (Index c = 0; c < x.c; ++c) x(0, i, c) = (x(0, i, c) - f.mean[static_cast<std::size_t>(c)]) * f.range;
@@ -284,9 +285,9 @@ void expect_reference(const std::string& architecture, const std::string& whole,
   for (Index n = 0; n < 2; ++n)
     model->run(image.view().slice(0, n, n + 1), again.view().slice(0, n, n + 1), three);
   expect_close(again.view(), View<const float, 4>(out.view()), [](Index) { return 0; });
-  const Network network(random.checkpoint());
+  const Layers layers(random.checkpoint());
   for (Index n = 0; n < 2; ++n) {
-    const Map want = reference(network, padded(image, n, model->info().multiple));
+    const Map want = reference(layers, padded(image, n, model->info().multiple));
     double top = 0;
     for (double x : want.v) top = std::max(top, std::abs(x));
     for (Index y = 0; y < scale * h; ++y)
@@ -296,4 +297,4 @@ void expect_reference(const std::string& architecture, const std::string& whole,
   }
 }
 
-}  // namespace ashlar::test
+}  // namespace ashlar::test::equations

@@ -8,10 +8,11 @@
 namespace ashlar {
 namespace {
 
-using namespace test;
+using namespace test::equations;
+using test::refusal;
 
 // The table of position biases, [rows, heads].
-std::vector<double> dynamic_table(const Network& n, Index wh, Index ww) {
+std::vector<double> dynamic_table(const Layers& n, Index wh, Index ww) {
   std::vector<double> table;
   for (Index dy = 1 - wh; dy < wh; ++dy)
     for (Index dx = 1 - ww; dx < ww; ++dx) {
@@ -25,7 +26,7 @@ std::vector<double> dynamic_table(const Network& n, Index wh, Index ww) {
   return table;
 }
 
-Map local(const Network& n, const Map& x, Index heads, std::array<Index, 2> split, bool shifted) {
+Map local(const Layers& n, const Map& x, Index heads, std::array<Index, 2> split, bool shifted) {
   const Map qkv = n.conv(x, "qkv");
   const Index half = x.c / 2, longer = std::max(split[0], split[1]);
   const Index hp = (x.h + longer - 1) / longer * longer, wp = (x.w + longer - 1) / longer * longer;
@@ -43,7 +44,7 @@ Map local(const Network& n, const Map& x, Index heads, std::array<Index, 2> spli
   return n.conv(added(beside(branch(0), branch(1)), n.conv(qkv.channels(2 * x.c, 3 * x.c), "get_v")), "proj");
 }
 
-Map recursive(const Network& n, const Map& x, Index heads, double ratio, Index times) {
+Map recursive(const Layers& n, const Map& x, Index heads, double ratio, Index times) {
   Map m = x;
   for (Index i = 0; i < times; ++i) m = n.conv(m, "reduction1", 4, false);
   const Map r = n.norm(n.conv(n.conv(m, "dwconv"), "conv"), "norm_act.0").each(gelu);
@@ -57,7 +58,7 @@ Map recursive(const Network& n, const Map& x, Index heads, double ratio, Index t
       "proj");
 }
 
-Map gated(const Network& n, const Map& x) {
+Map gated(const Layers& n, const Map& x) {
   const Map u = n.conv(x, "fc1").each(gelu);
   const Map gate = n.conv(n.norm(u.channels(u.c / 2, u.c), "sg.norm"), "sg.conv");
   return n.conv(times(u.channels(0, u.c / 2), gate), "fc2");
@@ -70,19 +71,19 @@ struct Shape {
   Index scale;
 };
 
-Map three(const Network& n, const Map& x, const std::string& name) {
+Map three(const Layers& n, const Map& x, const std::string& name) {
   if (n.has(name + ".weight")) return n.conv(x, name);
   return n.conv(n.conv(n.conv(x, name + ".0").each(leaky(0.2)), name + ".2").each(leaky(0.2)), name + ".4");
 }
 
-Map rgt(const Network& n, const Map& image, const Shape& s) {
+Map rgt(const Layers& n, const Map& image, const Shape& s) {
   return framed(n, image, {}, s.scale, [&](const Map& f) {
     Map t = n.norm(f, "before_RG.1");
     for (std::size_t g = 0; g < s.depths.size(); ++g) {
-      const Network group = n.at(concat("layers.", g));
+      const Layers group = n.at(concat("layers.", g));
       Map x = t;
       for (Index i = 0; i < s.depths[g]; ++i) {
-        const Network b = group.at(concat("blocks.", i));
+        const Layers b = group.at(concat("blocks.", i));
         const Map given = x, normed = b.norm(x, "norm1");
         const bool shifted = g % 2 == 0 ? i > 0 && (i - 2) % 4 == 0 : i % 4 == 0;
         x = added(x, i % 2 == 0 ? local(b.at("attn"), normed, s.heads[g], s.split, shifted)
@@ -117,7 +118,7 @@ constexpr const char* kWide =
         "c_ratio": 0.25, "upsampler": "pixelshuffle", "num_feat": 6})";
 
 TEST(Rgt, MatchesItsEquationsInOtherShapes) {
-  const auto reference = [](const Network& n, const Map& image) {
+  const auto reference = [](const Layers& n, const Map& image) {
     return rgt(n, image, {{3}, {4}, {4, 8}, 0.25, 2});
   };
   expect_reference("RGT", kWide, R"({"split_size": [4, 8]})", {17, 21}, reference);
@@ -131,7 +132,7 @@ TEST(Rgt, MatchesItsEquationsInGroupsOfBothKinds) {
                    R"({"embed_dim": 24, "depth": [2, 4], "num_heads": [2, 6], "mlp_ratio": 2, "upscale": 3,
           "resi_connection": "3conv", "split_size": [6, 3], "c_ratio": 0.5, "upsampler": "pixelshuffle",
           "num_feat": 5})",
-                   R"({"split_size": [6, 3]})", {16, 19}, [](const Network& n, const Map& image) {
+                   R"({"split_size": [6, 3]})", {16, 19}, [](const Layers& n, const Map& image) {
                      return rgt(n, image, {{2, 4}, {2, 6}, {6, 3}, 0.5, 3});
                    });
 }
@@ -158,7 +159,7 @@ TEST(Rgt, ReducesLongImagesOnceMore) {
   attention(x.view(), out.view(), exec);
   Map image(65, 1030, 6);
   for (Index i = 0; i < x.size(); ++i) image.v[static_cast<std::size_t>(i)] = x.data()[i];
-  const Map want = recursive(Network(random.checkpoint()), image, 3, 0.5, 3);
+  const Map want = recursive(Layers(random.checkpoint()), image, 3, 0.5, 3);
   double top = 0;
   for (double v : want.v) top = std::max(top, std::abs(v));
   for (Index i = 0; i < out.size(); ++i)
