@@ -78,13 +78,11 @@ class ReconstructionHead {
   // Scratch memory, for each pixel of g.
   Index floats_per_pixel() const {
     const Index s2 = c_.scale * c_.scale;
-    switch (c_.upsampler) {
-      case Upsampler::pixelshuffledirect: return s2 * c_.out_channels;
-      case Upsampler::convolution: return 0;
-      case Upsampler::nearest_conv: return (2 * s2 + s2 / 4) * c_.inner;
-      case Upsampler::pixelshuffle_aux: return 3 * s2 * c_.inner + s2 * c_.in_channels;
-      default: return (2 * s2 + 1) * c_.inner;
-    }
+    if (c_.upsampler == Upsampler::convolution) return 0;
+    if (c_.upsampler == Upsampler::pixelshuffledirect) return s2 * c_.out_channels;
+    Index maps = 1 + s2, scale = 1;  // the features, each enlargement of them, and what the last one needs
+    for (const Step& step : steps_) scale *= step.by, maps += scale * scale;
+    return maps * c_.inner + (c_.upsampler == Upsampler::pixelshuffle_aux ? c_.out_channels : 0);
   }
 
   // g [N, H, W, C]; x [N, H, W, in_channels], the network's input; out [N, s H, s W, out_channels], of which

@@ -46,7 +46,7 @@ class RestorationModel {
   Index scale() const { return info_.scale; }
   // The size that an image of this size has when it is padded.
   Size padded(Size image) const;
-  // An estimate of the scratch memory that run() takes for one image of this size.
+  // The scratch memory that run() takes for one image of this size, without what each thread has for itself.
   Index scratch_bytes(Size image) const {
     const Size p = padded(image);
     return p[0] * p[1] * info_.floats_per_pixel * static_cast<Index>(sizeof(float));

@@ -28,6 +28,11 @@ void RestorationModel<Exec>::run(View<const float, 4> image, View<float, 4> out,
   expect_shape(info_.architecture, "image", image, {images, height, width, info_.in_channels});
   expect_shape(info_.architecture, "out", out,
                {images, info_.scale * height, info_.scale * width, info_.out_channels});
+  {
+    // All of it in one piece: the context's memory, grown step by step, would be twice as much.
+    typename Exec::Scratch whole(exec);
+    whole.template get<std::byte>(images * scratch_bytes({height, width}));
+  }
   typename Exec::Scratch scratch(exec);
   const Size target = padded({height, width});
   // A side of n pixels can be mirrored to 2 n - 1, or with the edge repeated to 2 n: step by step, further.

@@ -28,7 +28,8 @@ template <class Exec>
 class Swin2srGroup final : public RestorationGroup<Exec> {
  public:
   Swin2srGroup(const Swin2srConfig& c, Index group, const ParameterReader<Exec>& r)
-      : conv_(r, "conv", c.channels, c.connection),
+      : channels_(c.channels),
+        conv_(r, "conv", c.channels, c.connection),
         embed_(r, {"patch_embed.proj", "patch_embed.projection"}, c.channels, c.channels,
                Conv2dOptions::same(1)) {
     const char* blocks = c.hugging_face ? "layers." : "residual_group.blocks.";
@@ -46,12 +47,12 @@ class Swin2srGroup final : public RestorationGroup<Exec> {
     embed_(z, x, exec, x);
   }
   Index floats_per_pixel() const override {
-    const Index inside = blocks_.empty() ? 0 : blocks_.front().floats_per_pixel();
-    return inside + conv_.floats_per_pixel();
+    return 2 * channels_ + std::max(blocks_.front().floats_per_pixel(), conv_.floats_per_pixel());
   }
   const std::vector<SwinBlock<Exec>>& blocks() const { return blocks_; }
 
  private:
+  Index channels_;
   std::vector<SwinBlock<Exec>> blocks_;
   ResidualConv<Exec> conv_;
   Conv2d<Exec> embed_;

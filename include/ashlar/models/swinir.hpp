@@ -25,7 +25,7 @@ template <class Exec>
 class SwinirGroup final : public RestorationGroup<Exec> {
  public:
   SwinirGroup(const SwinirConfig& c, Index group, const ParameterReader<Exec>& r)
-      : conv_(r, "conv", c.channels, c.connection) {
+      : channels_(c.channels), conv_(r, "conv", c.channels, c.connection) {
     for (Index i = 0; i < c.depths[static_cast<std::size_t>(group)]; ++i)
       blocks_.emplace_back(r.scope(concat("residual_group.blocks.", i)), c.block(group, i));
   }
@@ -38,11 +38,12 @@ class SwinirGroup final : public RestorationGroup<Exec> {
     conv_(y, x, x, exec);
   }
   Index floats_per_pixel() const override {
-    return blocks_.empty() ? 0 : blocks_.front().floats_per_pixel() + conv_.floats_per_pixel();
+    return channels_ + std::max(blocks_.front().floats_per_pixel(), conv_.floats_per_pixel());
   }
   const std::vector<SwinBlock<Exec>>& blocks() const { return blocks_; }
 
  private:
+  Index channels_;
   std::vector<SwinBlock<Exec>> blocks_;
   ResidualConv<Exec> conv_;
 };
