@@ -1,10 +1,13 @@
 // SPDX-License-Identifier: Apache-2.0
-// Window attention as a composition of whole-image steps: roll, partition, batched products, bias, mask,
-// softmax, merge, roll back. Products and softmax are oneDNN's, the rest are loops over all threads.
+// Window attention as a composition of whole-image steps: roll (when shifted), partition, batched products,
+// bias, mask, softmax, merge, roll back. Products and softmax are oneDNN's, the rest are loops over all
+// threads.
 #pragma once
 #ifdef BENCH_HAS_ONEDNN
 #include <dnnl.hpp>
 
+#include <array>
+#include <cmath>
 #include <cstring>
 #include <unordered_map>
 #include <vector>
@@ -23,7 +26,7 @@ class UnfusedWindowAttention {
     qkv_ = Tensor<float, 4>({3, parts, tokens_, dim_});
     scores_ = Tensor<float, 3>({parts, tokens_, tokens_});
     result_ = Tensor<float, 3>({parts, tokens_, dim_});
-    merged_ = Tensor<float, 3>({a.q.shape[1], a.q.shape[2], a.q.shape[3]});
+    merged_ = Tensor<float, 4>({1, a.q.shape[1], a.q.shape[2], a.q.shape[3]});
     bias_ = Tensor<float, 3>({a.heads, tokens_, tokens_});
     for (Index h = 0; h < a.heads; ++h)
       for (Index n = 0; n < tokens_; ++n)
@@ -58,26 +61,28 @@ class UnfusedWindowAttention {
   }
 
   void run(CpuExec& exec) {
-    const View<const float, 4> from[] = {a_.q, a_.k, a_.v};
+    std::array<View<const float, 4>, 3> from{a_.q, a_.k, a_.v};
     const Index height = a_.q.shape[1], width = a_.q.shape[2], channels = a_.q.shape[3];
     const Index down = a_.map.rows().shift, right = a_.map.columns().shift;
     const Index side = a_.map.rows().slots, across = width / side;
     // roll
-    for (Index i = 0; i < 3; ++i)
+    for (std::size_t i = 0; i < 3 && a_.map.shifted(); ++i) {
+      const auto to = rolled_.view().slice(0, static_cast<Index>(i), static_cast<Index>(i) + 1);
       exec.parallel_for(height, [&](Index y, int) {
         for (Index x = 0; x < width; ++x)
-          std::memcpy(rolled_.view().at(i, y, x), from[i].at(0, (y + down) % height, (x + right) % width),
+          std::memcpy(to.at(0, y, x), from[i].at(0, (y + down) % height, (x + right) % width),
                       sizeof(float) * static_cast<std::size_t>(channels));
       });
+      from[i] = to;
+    }
     // partition: [windows, heads, tokens, dim]
-    for (Index i = 0; i < 3; ++i)
+    for (std::size_t i = 0; i < 3; ++i)
       exec.parallel_for(windows_, [&](Index g, int) {
         for (Index n = 0; n < tokens_; ++n)
           for (Index h = 0; h < a_.heads; ++h)
-            std::memcpy(
-                qkv_.view().at(i, g * a_.heads + h, n),
-                rolled_.view().at(i, g / across * side + n / side, g % across * side + n % side, h * dim_),
-                sizeof(float) * static_cast<std::size_t>(dim_));
+            std::memcpy(qkv_.view().at(static_cast<Index>(i), g * a_.heads + h, n),
+                        from[i].at(0, g / across * side + n / side, g % across * side + n % side, h * dim_),
+                        sizeof(float) * static_cast<std::size_t>(dim_));
       });
     execute(0);
     add_to_scores(
@@ -88,15 +93,17 @@ class UnfusedWindowAttention {
     execute(1);
     execute(2);
     // merge, roll back
+    const View<float, 4> merged = a_.map.shifted() ? merged_.view() : a_.out;
     exec.parallel_for(windows_, [&](Index g, int) {
       for (Index n = 0; n < tokens_; ++n)
         for (Index h = 0; h < a_.heads; ++h)
-          std::memcpy(merged_.view().at(g / across * side + n / side, g % across * side + n % side, h * dim_),
+          std::memcpy(merged.at(0, g / across * side + n / side, g % across * side + n % side, h * dim_),
                       result_.view().at(g * a_.heads + h, n), sizeof(float) * static_cast<std::size_t>(dim_));
     });
+    if (!a_.map.shifted()) return;
     exec.parallel_for(height, [&](Index y, int) {
       for (Index x = 0; x < width; ++x)
-        std::memcpy(a_.out.at(0, (y + down) % height, (x + right) % width), merged_.view().at(y, x),
+        std::memcpy(a_.out.at(0, (y + down) % height, (x + right) % width), merged.at(0, y, x),
                     sizeof(float) * static_cast<std::size_t>(channels));
     });
   }
@@ -122,8 +129,8 @@ class UnfusedWindowAttention {
 
   const WindowAttention a_;
   Index windows_, tokens_, dim_;
-  Tensor<float, 4> rolled_, qkv_;
-  Tensor<float, 3> scores_, result_, merged_, bias_, mask_;
+  Tensor<float, 4> rolled_, qkv_, merged_;
+  Tensor<float, 3> scores_, result_, bias_, mask_;
   dnnl::engine engine_{dnnl::engine::kind::cpu, 0};
   dnnl::stream stream_{engine_};
   std::vector<std::pair<dnnl::primitive, Arguments>> steps_;
