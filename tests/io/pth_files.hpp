@@ -14,7 +14,7 @@ namespace ashlar::test {
 
 inline std::string little(std::uint64_t x, int bytes) {
   std::string s;
-  for (int i = 0; i < bytes; ++i) s += static_cast<char>(x >> 8 * i);
+  for (int i = 0; i < bytes; ++i) s += static_cast<char>(i < 8 ? x >> 8 * i : 0);
   return s;
 }
 
