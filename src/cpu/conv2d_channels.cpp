@@ -20,9 +20,9 @@ namespace HWY_NAMESPACE {
 
 // Sums of a run: with its weights and an input they have to fit the registers.
 #if HWY_TARGET == HWY_AVX3 || HWY_TARGET == HWY_NEON
-inline constexpr int kRun = 8;
+constexpr int kDepthwiseRun = 8;
 #else
-inline constexpr int kRun = 4;
+constexpr int kDepthwiseRun = 4;
 #endif
 
 // Where the sums of a pixel go.
@@ -49,15 +49,14 @@ HWY_INLINE void depthwise_run(const Conv2dArgs& a, const DepthwiseBand& b, const
     const float* x = row + (w * stride - a.steps.padding[1]) * b.pixel + c;
     const float* weights = b.weights + r * kw * channels + c;
     if constexpr (kWidth != 0) {
-      FloatVec taps[kWidth];
+      FloatVec inputs[kCount - 1 + kWidth];
       ASHLAR_UNROLL
-      for (int t = 0; t < kWidth; ++t) taps[t] = hn::LoadU(d, weights + t * channels);
+      for (int j = 0; j < kCount - 1 + kWidth; ++j) inputs[j] = hn::LoadU(d, x + j * b.pixel);
       ASHLAR_UNROLL
-      for (int j = 0; j < kCount - 1 + kWidth; ++j) {
-        const auto v = hn::LoadU(d, x + j * b.pixel);
+      for (int t = 0; t < kWidth; ++t) {
+        const auto tap = hn::LoadU(d, weights + t * channels);
         ASHLAR_UNROLL
-        for (int p = 0; p < kCount; ++p)
-          if (j - p >= 0 && j - p < kWidth) sums[p] = hn::MulAdd(v, taps[j - p], sums[p]);
+        for (int p = 0; p < kCount; ++p) sums[p] = hn::MulAdd(inputs[p + t], tap, sums[p]);
       }
     } else {
       for (Index t = 0; t < kw; ++t) {
@@ -138,9 +137,9 @@ void depthwise_band(const Conv2dArgs& a, const DepthwiseBand& b) {
   const Index end = std::clamp(room < 0 ? 0 : room / stride + 1, begin, width);
   Index w = 0;
   for (; w < begin; ++w) depthwise_pixels<1, kWidth>(a, b, w, false);
-  for (; w + kRun <= end; w += kRun) depthwise_pixels<kRun, kWidth>(a, b, w, true);
-  if (w < end && end - begin >= kRun) {  // the last ones together with some from before
-    depthwise_pixels<kRun, kWidth>(a, b, end - kRun, true, w - (end - kRun));
+  for (; w + kDepthwiseRun <= end; w += kDepthwiseRun) depthwise_pixels<kDepthwiseRun, kWidth>(a, b, w, true);
+  if (w < end && end - begin >= kDepthwiseRun) {  // the last ones together with some from before
+    depthwise_pixels<kDepthwiseRun, kWidth>(a, b, end - kDepthwiseRun, true, w - (end - kDepthwiseRun));
     w = end;
   }
   for (; w < end; ++w) depthwise_pixels<1, kWidth>(a, b, w, true);
@@ -176,19 +175,21 @@ HWY_EXPORT(conv2d_repeat);
 }  // namespace kernels
 
 void conv2d_channels(const Conv2dArgs& a, CpuExec& exec) {
-  constexpr Index kRows = 4, kMostRun = 8, kMostLanes = 16;  // output rows of a task
+  constexpr Index kMostRun = 8, kMostLanes = 16;
   const Conv2dSteps& s = a.steps;
+  // Rows of the output of a task: together, where they share inputs.
+  const Index together = s.stride[0] < a.weight.kernel()[0] ? 4 : 1;
   const Index outputs = a.weight.outputs(), inputs = a.weight.inputs(), times = outputs / inputs,
               width = a.x.shape[2];
-  const Index images = a.out.shape[0], height = a.out.shape[1], bands = (height + kRows - 1) / kRows;
+  const Index images = a.out.shape[0], height = a.out.shape[1], bands = (height + together - 1) / together;
   const bool plain = a.activation == Activation::identity && !a.residual;
-  const Index seen = (kRows - 1) * s.stride[0] + (a.weight.kernel()[0] - 1) * s.dilation[0] + 1;
+  const Index seen = (together - 1) * s.stride[0] + (a.weight.kernel()[0] - 1) * s.dilation[0] + 1;
   CpuScratch scratch(exec);
   const auto row_memory = scratch.get<const float*>(exec.threads(), seen);
-  const auto sums = scratch.floats(exec.threads(), plain ? 0 : kRows * kMostRun * outputs + kMostLanes);
+  const auto sums = scratch.floats(exec.threads(), plain ? 0 : together * kMostRun * outputs + kMostLanes);
   const auto repeated = scratch.floats(exec.threads(), times == 1 ? 0 : seen, width * outputs);
   exec.parallel_for(images * bands, [&](Index task, int worker) {
-    const Index n = task / bands, top = task % bands * kRows;
+    const Index n = task / bands, top = task % bands * together;
     const float** rows = row_memory.at(worker);
     for (Index i = 0; i < seen; ++i) {
       const Index y = top * s.stride[0] - s.padding[0] + i;
@@ -204,7 +205,7 @@ void conv2d_channels(const Conv2dArgs& a, CpuExec& exec) {
                              plain ? nullptr : sums.at(worker),
                              n,
                              top,
-                             std::min(kRows, height - top),
+                             std::min(together, height - top),
                              times == 1 ? a.x.strides[2] : outputs};
     ASHLAR_DISPATCH(exec, conv2d_channels_band)(a, band);
   });

@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 // Convolution, dense or in groups: blocks of neighbouring pixels by vectors of outputs stay in registers
-// while the taps pass, read where they lie in the image. (oneDNN's convolution, for comparison, reaches 0.90
-// of this machine's peak on 64 x 64 x 180 and needs its own order of the filters for each shape; this, 0.96.)
+// while the taps pass, read where they lie in the image. (oneDNN's convolution was measured to be no faster,
+// and wants an order of the filters of its own for each shape of image.)
 #include <algorithm>
 
 #include "src/cpu/conv2d.hpp"
@@ -19,12 +19,16 @@ inline namespace v0 {
 namespace kernels {
 namespace HWY_NAMESPACE {
 
-// Registers of a full block: kBlockPixels * kBlockVectors sums, kBlockVectors weights, one input.
-inline constexpr int kBlockPixels = 6;
+// Registers of a full block: pixels * vectors sums, vectors of weights, one input. Few vectors: more pixels,
+// so that no addition waits for the one before.
 #if HWY_TARGET == HWY_AVX3 || HWY_TARGET == HWY_NEON
-inline constexpr int kBlockVectors = 4;
+inline constexpr int kConvVectors = 4;
+template <int kVectors>
+inline constexpr int kConvPixels = kVectors == 1 ? 12 : 24 / kVectors;
 #else
-inline constexpr int kBlockVectors = 2;
+inline constexpr int kConvVectors = 2;
+template <int kVectors>
+inline constexpr int kConvPixels = 6;
 #endif
 
 // out [kPixels, kVectors * lanes] = bias + the taps, in their order.
@@ -63,32 +67,27 @@ HWY_NOINLINE void conv_block(const ConvTile& t, const float* HWY_RESTRICT x,
   }
 }
 
-template <int kVectors>
+// The same for `pixels` of them, at most kMost.
+template <int kVectors, int kMost = kConvPixels<kVectors>>
 HWY_INLINE void conv_block(Index pixels, const ConvTile& t, const float* x, const float* weights,
                            const float* bias, float* out, Index pitch) {
-  switch (pixels) {
-    case 1: return conv_block<1, kVectors>(t, x, weights, bias, out, pitch);
-    case 2: return conv_block<2, kVectors>(t, x, weights, bias, out, pitch);
-    case 3: return conv_block<3, kVectors>(t, x, weights, bias, out, pitch);
-    case 4: return conv_block<4, kVectors>(t, x, weights, bias, out, pitch);
-    case 5: return conv_block<5, kVectors>(t, x, weights, bias, out, pitch);
-    case 6: return conv_block<6, kVectors>(t, x, weights, bias, out, pitch);
-    default: return conv_block<12, kVectors>(t, x, weights, bias, out, pitch);
-  }
+  if (pixels == kMost) return conv_block<kMost, kVectors>(t, x, weights, bias, out, pitch);
+  if constexpr (kMost > 1) conv_block<kVectors, kMost - 1>(pixels, t, x, weights, bias, out, pitch);
 }
 
 // Vectors of outputs [first, first + kVectors * lanes) of a panel for all pixels of a tile.
 template <int kVectors>
 void conv_strip(const Conv2dArgs& a, const ConvTile& t, Index first) {
   constexpr Index kColumns = kVectors * static_cast<Index>(HWY_LANES(float));
-  // One vector of sums a pixel: more pixels, so that one's addition does not wait for the one before.
-  constexpr Index kMost = kVectors == 1 ? 2 * kBlockPixels : kBlockPixels;
+  constexpr Index kMost = kConvPixels<kVectors>;
   HWY_ALIGN float sums[kMost * kColumns];
   const Index columns = std::min(kColumns, t.filled - first);
   const bool plain = a.activation == Activation::identity && !a.residual && columns == kColumns;
   for (Index h = 0; h < t.rows; ++h)
     for (Index w = 0; w < t.columns;) {
-      const Index left = t.columns - w, pixels = left >= kMost ? kMost : std::min<Index>(left, kBlockPixels);
+      // As many to each block that is left.
+      const Index left = t.columns - w, blocks = (left + kMost - 1) / kMost,
+                  pixels = (left + blocks - 1) / blocks;
       const float* x = t.x + h * t.row + w * t.pixel;
       float* out = a.out.at(t.n, t.top + h, t.left + w, t.first + first);
       conv_block<kVectors>(pixels, t, x, t.weights + first, t.bias + first, plain ? out : sums,
@@ -103,9 +102,9 @@ void conv_strip(const Conv2dArgs& a, const ConvTile& t, Index first) {
 void conv2d_tile(const Conv2dArgs& a, const ConvTile& t) {
   constexpr Index kLanes = static_cast<Index>(HWY_LANES(float));
   Index first = 0;
-  for (; first + kBlockVectors * kLanes <= t.width; first += kBlockVectors * kLanes)
-    conv_strip<kBlockVectors>(a, t, first);
-  if constexpr (kBlockVectors == 4) {
+  for (; first + kConvVectors * kLanes <= t.width; first += kConvVectors * kLanes)
+    conv_strip<kConvVectors>(a, t, first);
+  if constexpr (kConvVectors == 4) {
     const Index left = (t.width - first) / kLanes;
     if (left == 3) conv_strip<3>(a, t, first);
     if (left == 2) conv_strip<2>(a, t, first);
@@ -150,7 +149,7 @@ HWY_EXPORT(conv2d_pad);
 namespace {
 
 // Of a tile's input, so that it stays in the second-level cache beside a panel of filters.
-constexpr Index kTileFloats = 131072, kTileColumns = 72, kTileRows = 16;
+constexpr Index kTileFloats = 65536, kTileColumns = 72, kTileRows = 16;
 
 Index ceil_div(Index a, Index b) { return (a + b - 1) / b; }
 

@@ -20,21 +20,29 @@ inline namespace v0 {
 namespace kernels {
 namespace HWY_NAMESPACE {
 
-// A row of `count` pixels of the output, from column `first`. rows: the products of the input rows of each
-// tap, null outside the image, [.., pitch], beginning with the pixel of the first column's first tap.
+// A row of `count` pixels of the output, from column `first`. bias: with room behind. rows: the products of
+// the input rows of each tap, null outside the image, [.., pitch], beginning with the pixel of the first
+// column's first tap.
 void conv2d_collect(const Conv2dArgs& a, Index n, Index h, Index first, Index count, const float* const* rows,
-                    Index pitch, float* sums) {
+                    Index pitch, const float* bias, float* sums) {
   const Index outputs = a.weight.outputs(), kh = a.weight.kernel()[0], kw = a.weight.kernel()[1];
   const Index step = a.steps.stride[1] * pitch, dilation = a.steps.dilation[1] * pitch;
+  // Four outputs at a time; what is read and written beyond the last is the next pixel's, or room behind.
+#if HWY_TARGET == HWY_SCALAR
+  const hn::CappedTag<float, 1> d;
+#else
+  const hn::FixedTag<float, 4> d;
+#endif
+  const Index lanes = static_cast<Index>(hn::Lanes(d));
   for (Index w = 0; w < count; ++w)
-    for (Index o = 0; o < outputs; ++o) {
-      float total = a.bias ? a.bias(o) : 0.0f;
+    for (Index o = 0; o < outputs; o += lanes) {
+      auto total = hn::LoadU(d, bias + o);
       for (Index r = 0; r < kh; ++r) {
         if (rows[r] == nullptr) continue;
         const float* from = rows[r] + w * step + r * kw * outputs + o;
-        for (Index t = 0; t < kw; ++t) total += from[t * (dilation + outputs)];
+        for (Index t = 0; t < kw; ++t) total = hn::Add(total, hn::LoadU(d, from + t * (dilation + outputs)));
       }
-      sums[w * outputs + o] = total;
+      hn::StoreU(total, d, sums + w * outputs + o);
     }
   finish_pixels(a, (n * a.out.shape[1] + h) * a.out.shape[2] + first, count, 0, outputs, sums, outputs);
 }
@@ -86,8 +94,10 @@ void conv2d_products(const Conv2dArgs& a, CpuExec& exec) {
   const Index columns = ceil_div(width, across), rows = std::min(height, kTileRows);
   const Index row_size = span(columns, 1) * pitch;
   CpuScratch scratch(exec);
-  const auto products = scratch.floats(exec.threads(), span(rows, 0), row_size);
-  const auto sums = scratch.floats(exec.threads(), columns * outputs + 16);  // and a vector
+  const auto products = scratch.floats(exec.threads(), span(rows, 0) * row_size + 16);  // and a vector
+  const auto sums = scratch.floats(exec.threads(), columns * outputs + 16);             // and a vector
+  const auto bias = scratch.floats(outputs + 16);
+  for (Index o = 0; o < outputs + 16; ++o) bias(o) = a.bias && o < outputs ? a.bias(o) : 0;
   const auto row_memory = scratch.get<const float*>(exec.threads(), kh);
   exec.parallel_for(images * down * across, [&](Index task, int worker) {
     const Index n = task / (down * across), top = task / across % down * kTileRows,
@@ -98,14 +108,14 @@ void conv2d_products(const Conv2dArgs& a, CpuExec& exec) {
     for (Index i = 0; i < span(bottom - top, 0); ++i)
       if (const Index y = first_row + i; y >= 0 && y < a.x.shape[1])
         ASHLAR_DISPATCH(exec, conv2d_multiply_row)
-    (a, n, y, first, span(count, 1), pitch, products.at(worker, i));
+    (a, n, y, first, span(count, 1), pitch, products.at(worker, i * row_size));
     const float** seen = row_memory.at(worker);
     for (Index h = top; h < bottom; ++h) {
       for (Index r = 0; r < kh; ++r) {
         const Index i = (h - top) * s.stride[0] + r * s.dilation[0], y = first_row + i;
-        seen[r] = y >= 0 && y < a.x.shape[1] ? products.at(worker, i) : nullptr;
+        seen[r] = y >= 0 && y < a.x.shape[1] ? products.at(worker, i * row_size) : nullptr;
       }
-      ASHLAR_DISPATCH(exec, conv2d_collect)(a, n, h, left, count, seen, pitch, sums.at(worker));
+      ASHLAR_DISPATCH(exec, conv2d_collect)(a, n, h, left, count, seen, pitch, bias.data, sums.at(worker));
     }
   });
 }
