@@ -1,7 +1,10 @@
 // SPDX-License-Identifier: Apache-2.0
 #include "src/io/zip_archive.hpp"
 
+#include <zip.h>
+
 #include <algorithm>
+#include <memory>
 #include <unordered_set>
 
 #include "src/io/utf8.hpp"
@@ -11,42 +14,101 @@ inline namespace v0 {
 namespace detail {
 namespace {
 
-constexpr std::uint64_t kEndBytes = 22, kLocatorBytes = 20, kEnd64Bytes = 56, kCentralBytes = 46,
-                        kLocalBytes = 30, kCommentMost = 65535, kDirectoryMost = 256u << 20;
-constexpr std::uint32_t kEnd = 0x06054b50, kLocator = 0x07064b50, kEnd64 = 0x06064b50, kCentral = 0x02014b50,
-                        kLocal = 0x04034b50;
+// The shortest end record and directory entry, without the name.
+constexpr std::uint64_t kEndBytes = 22, kEntryBytes = 46;
 
-// A little-endian integer of `bytes` bytes; the caller has looked that they are there.
-std::uint64_t number(std::string_view s, std::uint64_t at, int bytes) {
-  std::uint64_t x = 0;
-  for (int i = bytes - 1; i >= 0; --i) x = x << 8 | static_cast<unsigned char>(s[at + i]);
-  return x;
-}
+// A file as libzip reads it. The library does not say where in the file a record's data are; the place of the
+// read that it makes for their first byte does.
+class Source {
+ public:
+  explicit Source(const MappedFile& file) : file_(file) { zip_error_init(&error_); }
+  Source(const Source&) = delete;
+  Source& operator=(const Source&) = delete;
+  ~Source() { zip_error_fini(&error_); }
 
-struct Directory {
-  std::uint64_t entries = 0, offset = 0, bytes = 0;
+  std::uint64_t last_read() const { return last_read_; }
+  void forget_read() { last_read_ = file_.size(); }
+
+  // The library's callback: no exception leaves it.
+  static zip_int64_t answer(void* self, void* data, zip_uint64_t bytes, zip_source_cmd_t command) {
+    auto& source = *static_cast<Source*>(self);
+    try {
+      return source.answer(data, bytes, command);
+    } catch (const std::exception&) {
+      zip_error_set(&source.error_, ZIP_ER_READ, 0);
+      return -1;
+    }
+  }
+
+ private:
+  zip_int64_t answer(void* data, zip_uint64_t bytes, zip_source_cmd_t command) {
+    switch (command) {
+      case ZIP_SOURCE_SUPPORTS:
+        return zip_source_make_command_bitmap(ZIP_SOURCE_OPEN, ZIP_SOURCE_READ, ZIP_SOURCE_CLOSE,
+                                              ZIP_SOURCE_STAT, ZIP_SOURCE_ERROR, ZIP_SOURCE_FREE,
+                                              ZIP_SOURCE_SEEK, ZIP_SOURCE_TELL, ZIP_SOURCE_SUPPORTS, -1);
+      case ZIP_SOURCE_OPEN: at_ = 0; return 0;
+      case ZIP_SOURCE_READ: {
+        const std::uint64_t n = std::min<std::uint64_t>(bytes, file_.size() - at_);
+        file_.read(at_, n, data);
+        last_read_ = at_;
+        at_ += n;
+        return static_cast<zip_int64_t>(n);
+      }
+      case ZIP_SOURCE_SEEK: {
+        const zip_int64_t to = zip_source_seek_compute_offset(at_, file_.size(), data, bytes, &error_);
+        if (to < 0) return -1;
+        at_ = static_cast<std::uint64_t>(to);
+        return 0;
+      }
+      case ZIP_SOURCE_TELL: return static_cast<zip_int64_t>(at_);
+      case ZIP_SOURCE_STAT: {
+        auto* stat = static_cast<zip_stat_t*>(data);
+        zip_stat_init(stat);
+        stat->valid = ZIP_STAT_SIZE;
+        stat->size = file_.size();
+        return sizeof(zip_stat_t);
+      }
+      case ZIP_SOURCE_ERROR: return zip_error_to_data(&error_, data, bytes);
+      case ZIP_SOURCE_CLOSE:
+      case ZIP_SOURCE_FREE: return 0;
+      default: zip_error_set(&error_, ZIP_ER_OPNOTSUPP, 0); return -1;
+    }
+  }
+
+  const MappedFile& file_;
+  zip_error_t error_;
+  std::uint64_t at_ = 0, last_read_ = 0;
 };
 
 class Reader {
  public:
-  Reader(const MappedFile& file, std::string_view what) : file_(file), what_(what) {}
+  Reader(const MappedFile& file, std::string_view what) : file_(file), what_(what), source_(file) {
+    zip_error_t error;
+    zip_error_init(&error);
+    zip_source_t* source = zip_source_function_create(Source::answer, &source_, &error);
+    if (source != nullptr) archive_.reset(zip_open_from_source(source, ZIP_RDONLY, &error));
+    const std::string reason = archive_ == nullptr ? zip_error_strerror(&error) : "";
+    if (archive_ == nullptr) zip_source_free(source);
+    zip_error_fini(&error);
+    if (archive_ == nullptr) fail("NotAZip", "not a whole zip archive: ", reason);
+  }
 
   std::vector<ZipRecord> read() {
-    const Directory directory = find_directory();
-    const std::string text = file_.read(directory.offset, directory.bytes);
+    const zip_int64_t entries = zip_get_num_entries(archive_.get(), 0);
     std::vector<ZipRecord> records;
     std::unordered_set<std::string> names;
-    std::uint64_t at = 0;
-    for (std::uint64_t i = 0; i < directory.entries; ++i) {
-      if (text.size() - at < kCentralBytes || number(text, at, 4) != kCentral)
-        fail("NotAZip", "entry ", i, " of its central directory is damaged");
-      ZipRecord record = entry(text, at, directory.offset);
-      if (!names.insert(record.name).second)
-        fail("InvalidRecordName", "the record \"", record.name, "\" appears twice");
-      records.push_back(std::move(record));
+    std::uint64_t directory = kEndBytes;  // at least so many bytes are at the end
+    for (zip_int64_t i = 0; i < entries; ++i) {
+      records.push_back(record(static_cast<zip_uint64_t>(i)));
+      directory += kEntryBytes + records.back().name.size();
+      if (!names.insert(records.back().name).second)
+        fail("InvalidRecordName", "the record \"", records.back().name, "\" appears twice");
     }
-    if (at != text.size())
-      fail("NotAZip", "its central directory has ", text.size(), " bytes, but its entries ", at);
+    for (const ZipRecord& r : records)
+      if (r.bytes > 0 && (r.offset > file_.size() || directory > file_.size() - r.offset ||
+                          r.bytes > file_.size() - r.offset - directory))
+        outside(r);
     return records;
   }
 
@@ -55,112 +117,47 @@ class Reader {
   [[noreturn]] void fail(std::string_view kind, const Parts&... parts) const {
     throw Error(kind, concat(what_, ": ", parts...));
   }
-
-  // The end record closes the file, but for a comment whose length it states.
-  Directory find_directory() const {
-    const std::uint64_t size = file_.size();
-    const std::uint64_t tail = std::min(size, kEndBytes + kCommentMost);
-    const std::string text = file_.read(size - tail, tail);
-    for (std::uint64_t back = kEndBytes; back <= tail; ++back) {
-      const std::uint64_t at = tail - back;
-      if (number(text, at, 4) != kEnd || number(text, at + 20, 2) != back - kEndBytes) continue;
-      return directory(text.substr(at, kEndBytes), size - back);
-    }
-    fail("NotAZip", "a zip archive without its central directory: is the file complete?");
+  [[noreturn]] void outside(const ZipRecord& r) const {
+    fail("RecordOutOfFile", "the record \"", r.name, "\" of ", r.bytes,
+         " bytes is not wholly inside the file and before its directory");
   }
 
-  Directory directory(const std::string& end, std::uint64_t end_at) const {
-    Directory d{number(end, 10, 2), number(end, 16, 4), number(end, 12, 4)};
-    bool one_disk = number(end, 4, 2) == number(end, 6, 2) && number(end, 8, 2) == d.entries;
-    std::uint64_t limit = end_at;
-    if (d.entries == 0xffff || d.offset == 0xffffffff || d.bytes == 0xffffffff) {
-      std::uint64_t at = 0;
-      std::string end64;
-      if (end_at >= kLocatorBytes) {
-        const std::string locator = file_.read(end_at - kLocatorBytes, kLocatorBytes);
-        at = number(locator, 8, 8);
-        if (number(locator, 0, 4) == kLocator && at <= end_at - kLocatorBytes &&
-            end_at - kLocatorBytes - at >= kEnd64Bytes)
-          end64 = file_.read(at, kEnd64Bytes);
-      }
-      if (end64.empty() || number(end64, 0, 4) != kEnd64)
-        fail("NotAZip", "its 64-bit end record is missing or damaged");
-      d = {number(end64, 32, 8), number(end64, 48, 8), number(end64, 40, 8)};
-      one_disk = number(end64, 16, 4) == number(end64, 20, 4) && number(end64, 24, 8) == d.entries;
-      limit = at;
-    }
-    if (!one_disk) fail("NotAZip", "the archive is spread over several files");
-    if (d.offset > limit || d.bytes > limit - d.offset || d.bytes > kDirectoryMost ||
-        d.entries > d.bytes / kCentralBytes)
-      fail("NotAZip", "its central directory, ", d.entries, " entries in ", d.bytes, " bytes from ", d.offset,
-           ", does not fit");
-    return d;
-  }
-
-  // The record whose entry begins at text[at]; moves `at` behind it.
-  ZipRecord entry(const std::string& text, std::uint64_t& at, std::uint64_t directory) const {
-    const std::uint64_t flags = number(text, at + 8, 2), method = number(text, at + 10, 2),
-                        name_bytes = number(text, at + 28, 2), extra_bytes = number(text, at + 30, 2),
-                        comment_bytes = number(text, at + 32, 2);
-    std::uint64_t packed = number(text, at + 20, 4), bytes = number(text, at + 24, 4),
-                  local = number(text, at + 42, 4);
-    if (text.size() - at - kCentralBytes < name_bytes + extra_bytes + comment_bytes)
-      fail("NotAZip", "its central directory ends inside an entry");
-    ZipRecord record{text.substr(at + kCentralBytes, name_bytes)};
-    if (!plain_record_name(record.name))
-      fail("InvalidRecordName", "a record's name has ", name_bytes,
+  ZipRecord record(zip_uint64_t i) {
+    constexpr zip_uint64_t kNeeded = ZIP_STAT_NAME | ZIP_STAT_SIZE | ZIP_STAT_COMP_SIZE |
+                                     ZIP_STAT_COMP_METHOD | ZIP_STAT_ENCRYPTION_METHOD;
+    zip_stat_t stat;
+    zip_stat_init(&stat);
+    if (zip_stat_index(archive_.get(), i, ZIP_FL_ENC_RAW, &stat) != 0 || (stat.valid & kNeeded) != kNeeded)
+      fail("NotAZip", "entry ", i, " of its central directory is damaged");
+    ZipRecord r{.name = stat.name, .bytes = stat.size};
+    if (!plain_record_name(r.name))
+      fail("InvalidRecordName", "a record's name has ", r.name.size(),
            " bytes and is not a relative path of plain names");
-    widen(std::string_view(text).substr(at + kCentralBytes + name_bytes, extra_bytes), bytes, packed, local);
-    at += kCentralBytes + name_bytes + extra_bytes + comment_bytes;
-
-    if ((flags & 1) != 0) fail("EncryptedRecord", "the record \"", record.name, "\" is encrypted");
-    if (method != 0)
-      fail("CompressedRecord", "the record \"", record.name,
+    if (stat.encryption_method != ZIP_EM_NONE)
+      fail("EncryptedRecord", "the record \"", r.name, "\" is encrypted");
+    if (stat.comp_method != ZIP_CM_STORE)
+      fail("CompressedRecord", "the record \"", r.name,
            "\" is compressed, which torch.save does not do; expected stored records");
-    record.bytes = bytes;
-    record.offset = data_offset(record.name, local, std::max(bytes, packed), directory);
-    if (packed != bytes)
-      fail("CompressedRecord", "the record \"", record.name, "\" has ", packed, " bytes for ", bytes);
-    return record;
+    if (std::max(stat.size, stat.comp_size) > file_.size()) outside(r);
+    if (stat.size != stat.comp_size)
+      fail("CompressedRecord", "the record \"", r.name, "\" has ", stat.comp_size, " bytes for ", stat.size);
+    if (r.bytes > 0) r.offset = data_offset(i, r);
+    return r;
   }
 
-  // The zip64 field of an entry holds those of the three numbers that do not fit 32 bits, in this order.
-  static void widen(std::string_view extra, std::uint64_t& bytes, std::uint64_t& packed,
-                    std::uint64_t& local) {
-    while (extra.size() >= 4) {
-      const std::uint64_t id = number(extra, 0, 2);
-      std::uint64_t left = std::min<std::uint64_t>(number(extra, 2, 2), extra.size() - 4);
-      std::string_view field = extra.substr(4, left);
-      extra.remove_prefix(4 + left);
-      if (id != 1) continue;
-      for (std::uint64_t* x : {&bytes, &packed, &local}) {
-        if (*x != 0xffffffff || field.size() < 8) continue;
-        *x = number(field, 0, 8);
-        field.remove_prefix(8);
-      }
-    }
-  }
-
-  // A local header's name and extra field may be longer than the directory's: torch pads the data there.
-  std::uint64_t data_offset(const std::string& name, std::uint64_t local, std::uint64_t bytes,
-                            std::uint64_t directory) const {
-    const auto outside = [&] {
-      fail("RecordOutOfFile", "the record \"", name, "\", ", bytes, " bytes with a header at ", local,
-           ", is not wholly inside the file and before its directory");
-    };
-    if (local > directory || directory - local < kLocalBytes) outside();
-    const std::string header = file_.read(local, kLocalBytes);
-    if (number(header, 0, 4) != kLocal) outside();
-    const std::uint64_t name_bytes = number(header, 26, 2),
-                        before = kLocalBytes + name_bytes + number(header, 28, 2);
-    if (directory - local < before || directory - local - before < bytes) outside();
-    if (file_.read(local + kLocalBytes, name_bytes) != name)
-      fail("InvalidRecordName", "the record \"", name, "\" has another name in its own header");
-    return local + before;
+  std::uint64_t data_offset(zip_uint64_t i, const ZipRecord& r) {
+    const std::unique_ptr<zip_file_t, int (*)(zip_file_t*)> data(
+        zip_fopen_index(archive_.get(), i, ZIP_FL_COMPRESSED), zip_fclose);
+    char first = 0;
+    source_.forget_read();
+    if (data == nullptr || zip_fread(data.get(), &first, 1) != 1) outside(r);
+    return source_.last_read();
   }
 
   const MappedFile& file_;
   std::string_view what_;
+  Source source_;
+  std::unique_ptr<zip_t, void (*)(zip_t*)> archive_{nullptr, zip_discard};
 };
 
 }  // namespace

@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 #include "ashlar/io/image.hpp"
 
+#include <algorithm>
 #include <cmath>
 #include <cstring>
 #include <limits>

@@ -14,7 +14,7 @@ namespace ashlar::test {
 
 inline std::string little(std::uint64_t x, int bytes) {
   std::string s;
-  for (int i = 0; i < bytes; ++i) s += static_cast<char>(x >> 8 * i);
+  for (int i = 0; i < bytes; ++i) s += static_cast<char>(i < 8 ? x >> 8 * i : 0);
   return s;
 }
 
@@ -23,7 +23,7 @@ struct ZipOptions {
   int method = 0, flags = 0;
   std::uint64_t directory_size_off = 0;  // added to the directory's size in the end record
   bool zip64 = false;                    // an end record and sizes of 64 bits
-  std::string comment, local_extra, local_name;
+  std::string comment, local_extra;
 };
 
 using Records = std::vector<std::pair<std::string, std::string>>;
@@ -32,10 +32,9 @@ inline std::string zip(const Records& records, const ZipOptions& o = {}) {
   std::string bytes, directory;
   for (const auto& [name, data] : records) {
     const std::uint64_t at = bytes.size();
-    const std::string& local = o.local_name.empty() ? name : o.local_name;
     bytes += concat("PK\3\4", little(20, 2), little(static_cast<unsigned>(o.flags), 2),
-                    little(static_cast<unsigned>(o.method), 2), little(0, 16), little(local.size(), 2),
-                    little(o.local_extra.size(), 2), local, o.local_extra, data);
+                    little(static_cast<unsigned>(o.method), 2), little(0, 16), little(name.size(), 2),
+                    little(o.local_extra.size(), 2), name, o.local_extra, data);
     std::string extra;
     if (o.zip64)
       extra =
