@@ -5,7 +5,8 @@
 packages=(
   g++ cmake ninja-build pkg-config
   libhwy-dev libdnnl-dev ocl-icd-opencl-dev libeigen3-dev   # kernels; dense layers (oneDNN asks for OpenCL), fallback
-  nlohmann-json3-dev libpcre2-dev libutf8proc-dev           # file formats and tokenizers
+  nlohmann-json3-dev libpcre2-dev libutf8proc-dev           # checkpoints and tokenizers
+  libzip-dev libpng-dev libjpeg-dev                         # torch checkpoints, pictures
   libcli11-dev                                              # command lines of the examples
 )
 test_packages=(libgtest-dev libbenchmark-dev)

@@ -20,18 +20,18 @@ namespace HWY_NAMESPACE {
 
 // One row; up may be null.
 template <Activation F>
-void activate_row(const float* x, const float* up, float scale, float* out, Index n) {
+void activate_row(const float* x, const float* up, float scale, float negative_slope, float* out, Index n) {
   const FloatTag d;
   const Index lanes = static_cast<Index>(hn::Lanes(d));
   const auto s = hn::Set(d, scale);
   Index i = 0;
   for (; i + lanes <= n; i += lanes) {
-    auto y = hn::Mul(s, activation<F>(d, hn::LoadU(d, x + i)));
+    auto y = hn::Mul(s, activation<F>(d, hn::LoadU(d, x + i), negative_slope));
     if (up) y = hn::Mul(y, hn::LoadU(d, up + i));
     hn::StoreU(y, d, out + i);
   }
   if (i == n) return;
-  auto y = hn::Mul(s, activation<F>(d, load_n(d, x + i, n - i)));
+  auto y = hn::Mul(s, activation<F>(d, load_n(d, x + i, n - i), negative_slope));
   if (up) y = hn::Mul(y, load_n(d, up + i, n - i));
   store_n(y, d, out + i, n - i);
 }
@@ -48,7 +48,7 @@ void activate_general_row(const Activate& a, const float* x, const float* up, fl
   for (Index i = 0; i < n; i += lanes) {
     const Index rest = std::min(lanes, n - i);
     auto y = hn::Mul(slope, at_most(load_some(d, x + i, rest), limit));
-    y = hn::Mul(scale, activation(a.activation, d, y));
+    y = hn::Mul(scale, activation(a.activation, d, y, a.negative_slope));
     if (up) {
       const auto u = hn::Neg(at_most(hn::Neg(at_most(load_some(d, up + i, rest), limit)), limit));
       y = hn::Mul(y, hn::Add(u, offset));
@@ -65,8 +65,8 @@ void activate_rows(const Activate& a, Index begin, Index end) {
   }
   with_activation(a.activation, [&](auto f) HWY_ATTR {
     for (Index t = begin; t < end; ++t)
-      activate_row<decltype(f)::value>(a.x.at(t), a.up ? a.up.at(t) : nullptr, a.scale, a.out.at(t),
-                                       a.x.shape[1]);
+      activate_row<decltype(f)::value>(a.x.at(t), a.up ? a.up.at(t) : nullptr, a.scale, a.negative_slope,
+                                       a.out.at(t), a.x.shape[1]);
   });
 }
 

@@ -7,6 +7,7 @@
 #include <unordered_map>
 
 #include "ashlar/io/json.hpp"
+#include "ashlar/io/pth.hpp"
 #include "ashlar/io/safetensors.hpp"
 
 namespace ashlar {
@@ -15,8 +16,9 @@ namespace {
 
 namespace fs = std::filesystem;
 
-constexpr const char* kSingle = "model.safetensors";
-constexpr const char* kIndex = "model.safetensors.index.json";
+// What a directory may hold; the first that is there is taken.
+constexpr const char* kFiles[] = {"model.safetensors", "model.safetensors.index.json", "pytorch_model.bin",
+                                  "pytorch_model.bin.index.json"};
 
 struct Listed {
   std::string name;
@@ -64,6 +66,22 @@ const Value::Object& weight_map(const Value& index, std::string_view what) {
 
 bool is_index(std::string_view path) { return path.ends_with(".json"); }
 
+// By its name; where that says nothing, by its first bytes: a zip archive's, or a pickle's.
+bool is_pth(const fs::path& path, const MappedFile& file) {
+  const std::string extension = path.extension().string();
+  if (extension == ".safetensors") return false;
+  for (const char* known : {".pth", ".pt", ".bin", ".ckpt"})
+    if (extension == known) return true;
+  const std::string start = file.read(0, std::min<std::uint64_t>(file.size(), 4));
+  return start == "PK\3\4" || start.starts_with("\x80\2\x8a");
+}
+
+std::shared_ptr<const Parameters> open_file(const fs::path& path) {
+  MappedFile file(path.string());
+  if (is_pth(path, file)) return PthFile(std::move(file)).parameters();
+  return std::make_shared<const SafetensorsFile>(std::move(file));
+}
+
 std::shared_ptr<const Parameters> open_index(const fs::path& path) {
   const std::string what = concat("index \"", path.string(), "\"");
   return open_sharded(read_text(path.string()), what, [&](const std::string& name) {
@@ -71,7 +89,7 @@ std::shared_ptr<const Parameters> open_index(const fs::path& path) {
     std::error_code ignored;
     if (!fs::exists(shard, ignored))
       throw Error("FileNotFound", concat(what, ": there is no shard \"", shard.string(), "\""));
-    return std::make_shared<const SafetensorsFile>(shard.string());
+    return open_file(shard);
   });
 }
 
@@ -107,13 +125,13 @@ std::shared_ptr<const Parameters> open_checkpoint(const std::string& path) {
   std::error_code ignored;
   if (!fs::is_directory(path, ignored)) {
     if (is_index(path)) return open_index(path);
-    return std::make_shared<const SafetensorsFile>(path);
+    return open_file(path);
   }
-  const fs::path single = fs::path(path) / kSingle, index = fs::path(path) / kIndex;
-  if (fs::exists(single, ignored)) return std::make_shared<const SafetensorsFile>(single.string());
-  if (fs::exists(index, ignored)) return open_index(index);
-  throw Error("FileNotFound",
-              concat("checkpoint: the directory \"", path, "\" has neither ", kSingle, " nor ", kIndex));
+  for (const char* name : kFiles)
+    if (const fs::path file = fs::path(path) / name; fs::exists(file, ignored))
+      return is_index(name) ? open_index(file) : open_file(file);
+  throw Error("FileNotFound", concat("checkpoint: the directory \"", path, "\" has neither ", kFiles[0],
+                                     " nor ", kFiles[1], ", nor ", kFiles[2], " nor ", kFiles[3]));
 }
 
 }  // namespace v0

@@ -1,14 +1,8 @@
 // SPDX-License-Identifier: Apache-2.0
-#include <fcntl.h>
-#include <unistd.h>
-
 #include <algorithm>
-#include <atomic>
-#include <cerrno>
-#include <cstdio>
 #include <nlohmann/json.hpp>
-#include <system_error>
 
+#include "src/io/pending_file.hpp"
 #include "src/io/safetensors_header.hpp"
 #include "src/io/utf8.hpp"
 
@@ -17,46 +11,6 @@ inline namespace v0 {
 namespace {
 
 constexpr std::string_view kOp = "write_safetensors";
-
-// A file under a temporary name beside `path`, until publish() gives it its name; else it goes away.
-class PendingFile {
- public:
-  explicit PendingFile(const std::string& path) : path_(path) {
-    static std::atomic<unsigned> counter{0};
-    temporary_ = concat(path, ".", static_cast<Index>(getpid()), "-", static_cast<Index>(counter++), ".tmp");
-    descriptor_ = open(temporary_.c_str(), O_WRONLY | O_CREAT | O_EXCL | O_CLOEXEC, 0666);
-    if (descriptor_ < 0) fail(errno);
-  }
-  PendingFile(const PendingFile&) = delete;
-  PendingFile& operator=(const PendingFile&) = delete;
-  ~PendingFile() {
-    if (descriptor_ >= 0) close(descriptor_);
-    if (!published_ && !temporary_.empty()) unlink(temporary_.c_str());
-  }
-  void write(const void* data, std::uint64_t bytes) {
-    for (auto* from = static_cast<const char*>(data); bytes > 0;) {
-      const ssize_t n = ::write(descriptor_, from, bytes);
-      if (n < 0 && errno == EINTR) continue;
-      if (n < 0) fail(errno);
-      from += n, bytes -= static_cast<std::uint64_t>(n);
-    }
-  }
-  void publish() {
-    if (fsync(descriptor_) != 0) fail(errno);
-    if (const int closed = close(std::exchange(descriptor_, -1)); closed != 0) fail(errno);
-    if (std::rename(temporary_.c_str(), path_.c_str()) != 0) fail(errno);
-    published_ = true;
-  }
-
- private:
-  [[noreturn]] void fail(int code) const {
-    throw Error("FileUnwritable",
-                concat("file \"", path_, "\" cannot be written: ", std::generic_category().message(code)));
-  }
-  std::string path_, temporary_;
-  int descriptor_ = -1;
-  bool published_ = false;
-};
 
 std::string quoted(std::string_view what, const std::string& text) {
   if (detail::find_invalid_utf8(text) != text.size()) refuse(kOp, what, " is not UTF-8");
@@ -128,7 +82,7 @@ void write_safetensors(const std::string& path, const std::vector<std::pair<std:
   const std::string header = header_text(ordered, metadata);
   unsigned char prefix[8];
   for (int i = 0; i < 8; ++i) prefix[i] = static_cast<unsigned char>(header.size() >> 8 * i);
-  PendingFile file(path);
+  detail::PendingFile file(path);
   file.write(prefix, 8);
   file.write(header.data(), header.size());
   for (const auto* t : ordered) file.write(t->second.data, byte_count(t->first, t->second));

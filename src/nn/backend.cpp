@@ -105,6 +105,12 @@ DenseWeight Backend<CpuExec>::matrix(const Parameter& p, Index rows, Index colum
   return weight;
 }
 
+Conv2dWeight Backend<CpuExec>::filters(const Parameter& p, Index groups, CpuExec& exec) {
+  if (p.shape.size() != 4) refuse("conv2d", "the filters have ", p.shape.size(), " axes, expected 4");
+  const Parameter kept = p.dtype != DType::f32 && p.dtype != DType::bf16 ? owned(to_floats(p), p.shape) : p;
+  return {AnyView<4>(kept.data, kept.dtype, {p.shape[0], p.shape[1], p.shape[2], p.shape[3]}), groups, exec};
+}
+
 void Backend<CpuExec>::copy(View<const float, 3> from, View<float, 3> to, CpuExec& exec) {
   copy_rows(from, to, exec);
 }

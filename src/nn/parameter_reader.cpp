@@ -77,6 +77,10 @@ Parameter ParameterLookup::flat(const Names& names, Index size) const {
   return p;
 }
 
+void ParameterLookup::skip(const Names& names) const {
+  if (contains(names)) record_->read.insert(spelling(names));
+}
+
 Index ParameterLookup::rows(const Names& names, Index otherwise) const {
   if (dynamic_cast<const ParameterSource*>(parameters_) != nullptr) return otherwise;
   const Parameter p = tensor(names);

@@ -67,7 +67,8 @@ TEST(Allocations, AreCounted) {
 TEST(Allocations, OfABadFileAreSmall) {
   for (const auto& entry : std::filesystem::directory_iterator(malformed(""))) {
     const std::string path = entry.path().string();
-    const bool read_here = path.ends_with(".safetensors") || path.ends_with(".json");
+    const bool read_here =
+        path.ends_with(".safetensors") || path.ends_with(".json") || path.ends_with(".pth");
     if (!read_here || path.ends_with("EXPECT.json")) continue;
     AllocationMeter meter;
     kind([&] { open_checkpoint(path); });

@@ -115,7 +115,8 @@ TEST(Checkpoint, SaysWhatItLookedFor) {
   } catch (const Error& e) {
     EXPECT_EQ(e.kind(), "FileNotFound");
     EXPECT_EQ(e.what(), concat("checkpoint: the directory \"", dir.path(),
-                               "\" has neither model.safetensors nor model.safetensors.index.json"));
+                               "\" has neither model.safetensors nor model.safetensors.index.json, nor "
+                               "pytorch_model.bin nor pytorch_model.bin.index.json"));
   }
 }
 

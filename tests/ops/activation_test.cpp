@@ -9,14 +9,20 @@ namespace {
 using test::Array;
 
 constexpr float kInf = std::numeric_limits<float>::infinity();
-constexpr Activation kAll[] = {
-    Activation::identity, Activation::silu, Activation::sigmoid,   Activation::relu,     Activation::relu2,
-    Activation::tanh,     Activation::gelu, Activation::gelu_tanh, Activation::softplus, Activation::elu1};
+constexpr Activation kAll[] = {Activation::identity,  Activation::silu,      Activation::sigmoid,
+                               Activation::relu,      Activation::relu2,     Activation::tanh,
+                               Activation::gelu,      Activation::gelu_tanh, Activation::softplus,
+                               Activation::elu1,      Activation::relu6,     Activation::hardsigmoid,
+                               Activation::hardswish, Activation::leaky_relu};
 
 // The error that activation-inl.hpp states, of a result `want` at x.
 double bound(Activation f, double x, double want) {
   const double amplified = f == Activation::gelu_tanh && x < 0 ? 0.15 * std::abs(x * x * x) : 0;
-  return (4 + amplified) * test::kEps * std::abs(want) + 1.2e-36;
+  // x + 3 is rounded: near -3 that is no error of the last place of what remains.
+  const bool hard = f == Activation::hardsigmoid || f == Activation::hardswish;
+  const double sum =
+      hard && std::abs(x) < 6 ? test::kEps * (f == Activation::hardswish ? std::abs(x) : 1) : 0;
+  return (4 + amplified) * test::kEps * std::abs(want) + sum + 1.2e-36;
 }
 
 TEST(Activate, FunctionsAreAsPreciseAsStated) {
@@ -56,7 +62,11 @@ TEST(Activate, HasItsLimitsAtInfinityAndKeepsNan) {
                         {Activation::gelu, kInf, 0, big, 0, 0},
                         {Activation::gelu_tanh, kInf, 0, big, 0, 0},
                         {Activation::softplus, kInf, 0, big, 0, 0.693147181f},
-                        {Activation::elu1, kInf, 0, big, 0, 1}})
+                        {Activation::elu1, kInf, 0, big, 0, 1},
+                        {Activation::relu6, 6, 0, 6, 0, 0},
+                        {Activation::hardsigmoid, 1, 0, 1, 0, 0.5f},
+                        {Activation::hardswish, kInf, 0, big, 0, 0},
+                        {Activation::leaky_relu, kInf, -kInf, big, -big * kNegativeSlope, 0}})
     for (CpuExec& exec : test::contexts()) {
       SCOPED_TRACE(testing::Message() << "function " << static_cast<int>(c.f) << ", " << name(exec.isa()));
       for (Index width : {1, 6}) {  // in the tail of a row, and in vectors

@@ -30,6 +30,13 @@ void test_exp(const float* x, float* y, Index n) {
 void test_exp_negative(const float* x, float* y, Index n) {
   map(x, y, n, [](FloatTag d, FloatVec v) HWY_ATTR { return exp_negative(d, v); });
 }
+void test_exp2_negative(const float* x, float* y, Index n) {
+  map(x, y, n, [](FloatTag d, FloatVec v) HWY_ATTR {
+    FloatVec all[1] = {v};
+    exp2_negative(d, all);
+    return all[0];
+  });
+}
 void test_expm1_negative(const float* x, float* y, Index n) {
   map(x, y, n, [](FloatTag d, FloatVec v) HWY_ATTR { return expm1_negative(d, v); });
 }
@@ -53,6 +60,7 @@ inline namespace v0 {
 namespace kernels {
 HWY_EXPORT(test_exp);
 HWY_EXPORT(test_exp_negative);
+HWY_EXPORT(test_exp2_negative);
 HWY_EXPORT(test_expm1_negative);
 HWY_EXPORT(test_sigmoid);
 HWY_EXPORT(test_load_f16);
@@ -115,6 +123,27 @@ TEST(Simd, ExpNegativeIsWithinOneUlp) {
         (a...);
       },
       [](double x) { return std::exp(x); });
+}
+
+TEST(Simd, Exp2NegativeIsWithinTwoUlps) {
+  expect_ulps(
+      -126, 0, 2,
+      [](CpuExec& exec, auto... a) {
+        ASHLAR_DISPATCH(exec, test_exp2_negative)
+        (a...);
+      },
+      [](double x) { return std::exp2(x); });
+}
+
+TEST(Simd, Exp2NegativeIsTinyFarBelow) {
+  const std::vector<float> x{-126, -127, -1e30f, -kInf, 0, -0.0f, -1, -2,
+                             -126, -127, -1e30f, -kInf, 0, -0.0f, -1, -2};
+  const std::vector<float> want{0x1p-126f, 0x1p-126f, 0x1p-126f, 0x1p-126f, 1, 1, 0.5f, 0.25f};
+  for (CpuExec& exec : test::contexts()) {
+    std::vector<float> y(x.size());
+    ASHLAR_DISPATCH(exec, test_exp2_negative)(x.data(), y.data(), static_cast<Index>(x.size()));
+    for (std::size_t i = 0; i < x.size(); ++i) EXPECT_EQ(y[i], want[i % 8]) << x[i];
+  }
 }
 
 TEST(Simd, Expm1NegativeIsWithinOneUlp) {

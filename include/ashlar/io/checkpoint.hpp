@@ -11,8 +11,10 @@ namespace ashlar {
 inline namespace v0 {
 
 // The tensors of a checkpoint. `path` is a directory that holds model.safetensors, or else
-// model.safetensors.index.json and its shards; or an index (*.json) with its shards beside it; or a
-// safetensors file. Error("FileNotFound") says what was looked for.
+// model.safetensors.index.json and its shards, or else pytorch_model.bin, or else its index and shards; or an
+// index (*.json) with its shards beside it; or a file: of torch.save if its name ends in .pth, .pt, .bin or
+// .ckpt, of safetensors if in .safetensors, otherwise whichever of the two its first bytes are. Of a torch
+// file, the tensors that PthFile::parameters() finds. Error("FileNotFound") says what was looked for.
 std::shared_ptr<const Parameters> open_checkpoint(const std::string& path);
 
 // The tensors of an index, {"weight_map": {tensor: shard}}; `open` gives the shard of a name, and `what` is

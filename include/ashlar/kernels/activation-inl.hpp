@@ -73,11 +73,17 @@ HWY_INLINE FloatVec softplus(FloatTag d, FloatVec x) {
   return hn::Add(hn::IfThenZeroElse(hn::Lt(x, hn::Zero(d)), x), log1p_small(d, u));
 }
 
+// min(max(x, 0), 6), and NaN for NaN.
+HWY_INLINE FloatVec clamped_relu6(FloatTag d, FloatVec x) {
+  const auto six = hn::Set(d, 6.0f);
+  return hn::IfThenElse(hn::Lt(six, x), six, hn::IfThenZeroElse(hn::Lt(x, hn::Zero(d)), x));
+}
+
 // The functions of Activation on a vector. The relative error is within 4 ulp, of gelu_tanh below 0 within
 // 4 + 0.15 |x|^3 ulp (its exponential multiplies the error of its argument). Results under 1.2e-36 in
 // magnitude may be 0. At +-inf the limit; NaN for NaN.
 template <Activation F>
-HWY_INLINE FloatVec activation(FloatTag d, FloatVec x) {
+HWY_INLINE FloatVec activation(FloatTag d, FloatVec x, float negative_slope = kNegativeSlope) {
   const auto zero = hn::Zero(d), low = hn::Set(d, -100.0f);
   if constexpr (F == Activation::sigmoid) return sigmoid(d, x);
   if constexpr (F == Activation::relu) return hn::IfThenZeroElse(hn::Lt(x, zero), x);
@@ -86,6 +92,14 @@ HWY_INLINE FloatVec activation(FloatTag d, FloatVec x) {
   if constexpr (F == Activation::softplus) return softplus(d, x);
   if constexpr (F == Activation::elu1)
     return hn::IfThenElse(hn::Lt(x, zero), exp_negative(d, hn::Min(x, zero)), hn::Add(x, hn::Set(d, 1.0f)));
+  if constexpr (F == Activation::relu6) return clamped_relu6(d, x);
+  if constexpr (F == Activation::hardsigmoid || F == Activation::hardswish) {
+    const auto y = hn::Mul(clamped_relu6(d, hn::Add(x, hn::Set(d, 3.0f))), hn::Set(d, 1.0f / 6.0f));
+    if constexpr (F == Activation::hardsigmoid) return y;
+    return hn::IfThenZeroElse(hn::Lt(x, hn::Set(d, -3.0f)), hn::Mul(x, y));  // also for -inf
+  }
+  if constexpr (F == Activation::leaky_relu)
+    return hn::IfThenElse(hn::Lt(x, zero), hn::Mul(x, hn::Set(d, negative_slope)), x);
   if constexpr (F == Activation::silu || F == Activation::gelu || F == Activation::gelu_tanh)
     x = hn::IfThenElse(hn::Lt(x, low), low, x);  // 0 from here on, also for -inf
   if constexpr (F == Activation::silu) return times_sigmoid(d, x, x);
@@ -115,11 +129,15 @@ HWY_INLINE void with_activation(Activation f, const Body& body) {
     case Activation::gelu_tanh: return body(std::integral_constant<Activation, Activation::gelu_tanh>());
     case Activation::softplus: return body(std::integral_constant<Activation, Activation::softplus>());
     case Activation::elu1: return body(std::integral_constant<Activation, Activation::elu1>());
+    case Activation::relu6: return body(std::integral_constant<Activation, Activation::relu6>());
+    case Activation::hardsigmoid: return body(std::integral_constant<Activation, Activation::hardsigmoid>());
+    case Activation::hardswish: return body(std::integral_constant<Activation, Activation::hardswish>());
+    case Activation::leaky_relu: return body(std::integral_constant<Activation, Activation::leaky_relu>());
   }
 }
 
 // The same with the choice made at each call.
-HWY_INLINE FloatVec activation(Activation f, FloatTag d, FloatVec x) {
+HWY_INLINE FloatVec activation(Activation f, FloatTag d, FloatVec x, float negative_slope = kNegativeSlope) {
   switch (f) {
     case Activation::identity: return x;
     case Activation::silu: return activation<Activation::silu>(d, x);
@@ -131,6 +149,10 @@ HWY_INLINE FloatVec activation(Activation f, FloatTag d, FloatVec x) {
     case Activation::gelu_tanh: return activation<Activation::gelu_tanh>(d, x);
     case Activation::softplus: return activation<Activation::softplus>(d, x);
     case Activation::elu1: return activation<Activation::elu1>(d, x);
+    case Activation::relu6: return activation<Activation::relu6>(d, x);
+    case Activation::hardsigmoid: return activation<Activation::hardsigmoid>(d, x);
+    case Activation::hardswish: return activation<Activation::hardswish>(d, x);
+    case Activation::leaky_relu: return activation<Activation::leaky_relu>(d, x, negative_slope);
   }
   return x;
 }

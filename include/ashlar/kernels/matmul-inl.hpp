@@ -36,41 +36,61 @@ struct FetchAhead {
   }
 };
 
+// Where the sums of a product that is added to something start: at C itself, unless said otherwise.
+struct SumsFrom {
+  const float* data = nullptr;  // null: C
+  Index pitch = 0;
+  SumsFrom after(Index columns) const { return {data != nullptr ? data + columns : nullptr, pitch}; }
+};
+
 // C [kRows, kVectors * lanes] = (kAdd ? C : 0) + A [kRows, depth] B [depth, kVectors * lanes].
-// B may be of any storage type.
-template <int kRows, int kVectors, bool kAdd, class T>
+// B may be of any storage type. With kTurned, A is stored as its transpose [depth, kRows].
+template <int kRows, int kVectors, bool kAdd, bool kTurned = false, class T>
 HWY_INLINE void multiply_block(const float* HWY_RESTRICT a, Index a_pitch, const T* HWY_RESTRICT b,
                                Index b_pitch, Index depth, float* HWY_RESTRICT c, Index c_pitch,
-                               FetchAhead fetch = {}) {
+                               FetchAhead fetch = {}, SumsFrom from = {}) {
   const FloatTag d;
   constexpr Index kLanes = static_cast<Index>(HWY_LANES(float));
   FloatVec sums[kRows][kVectors];
-  for (int r = 0; r < kRows; ++r)
+  if (from.data == nullptr) from = {c, c_pitch};
+  ASHLAR_UNROLL
+  for (int r = 0; r < kRows; ++r) {
+    ASHLAR_UNROLL
     for (int n = 0; n < kVectors; ++n)
-      sums[r][n] = kAdd ? hn::LoadU(d, c + r * c_pitch + n * kLanes) : hn::Zero(d);
+      sums[r][n] = kAdd ? hn::LoadU(d, from.data + r * from.pitch + n * kLanes) : hn::Zero(d);
+  }
   for (Index i = 0; i < depth; ++i, b += b_pitch) {
     fetch.operator()<kVectors>(b);
     FloatVec row[kVectors];
+    ASHLAR_UNROLL
     for (int n = 0; n < kVectors; ++n) row[n] = load(d, b + n * kLanes);
+    ASHLAR_UNROLL
     for (int r = 0; r < kRows; ++r) {
-      const auto x = hn::Set(d, a[r * a_pitch + i]);
+      const auto x = hn::Set(d, kTurned ? a[i * a_pitch + r] : a[r * a_pitch + i]);
+      ASHLAR_UNROLL
       for (int n = 0; n < kVectors; ++n) sums[r][n] = hn::MulAdd(x, row[n], sums[r][n]);
     }
   }
-  for (int r = 0; r < kRows; ++r)
+  ASHLAR_UNROLL
+  for (int r = 0; r < kRows; ++r) {
+    ASHLAR_UNROLL
     for (int n = 0; n < kVectors; ++n) hn::StoreU(sums[r][n], d, c + r * c_pitch + n * kLanes);
+  }
 }
 
 // C [kRows, columns] (+)= A [kRows, depth] B [depth, columns]; columns is a multiple of the lanes.
-template <int kRows, bool kAdd, class T>
+template <int kRows, bool kAdd, bool kTurned = false, class T>
 HWY_NOINLINE void multiply_strip(const float* a, Index a_pitch, const T* b, Index b_pitch, Index depth,
-                                 float* c, Index c_pitch, Index columns, FetchAhead fetch = {}) {
+                                 float* c, Index c_pitch, Index columns, FetchAhead fetch = {},
+                                 SumsFrom from = {}) {
   constexpr Index kLanes = static_cast<Index>(HWY_LANES(float));
   Index at = 0;
   for (; at + kStripVectors * kLanes <= columns; at += kStripVectors * kLanes)
-    multiply_block<kRows, kStripVectors, kAdd>(a, a_pitch, b + at, b_pitch, depth, c + at, c_pitch, fetch);
+    multiply_block<kRows, kStripVectors, kAdd, kTurned>(a, a_pitch, b + at, b_pitch, depth, c + at, c_pitch,
+                                                        fetch, from.after(at));
   for (; at < columns; at += kLanes)
-    multiply_block<kRows, 1, kAdd>(a, a_pitch, b + at, b_pitch, depth, c + at, c_pitch, fetch);
+    multiply_block<kRows, 1, kAdd, kTurned>(a, a_pitch, b + at, b_pitch, depth, c + at, c_pitch, fetch,
+                                            from.after(at));
 }
 
 // The same for few rows and a B of f32 that comes from memory: a row of B at once, by few rows of A.
@@ -109,6 +129,28 @@ HWY_INLINE void multiply_rows(Index rows, const float* a, Index a_pitch, const T
   for (; rows >= 2; rows -= 2, a += 2 * a_pitch, c += 2 * c_pitch)
     multiply_strip<2, kAdd>(a, a_pitch, b, b_pitch, depth, c, c_pitch, columns, fetch);
   if (rows == 1) multiply_strip<1, kAdd>(a, a_pitch, b, b_pitch, depth, c, c_pitch, columns, fetch);
+}
+
+// C [rows, columns] (+)= A [rows, depth] B [depth, columns] for any number of rows; with kTurned, A is stored
+// as its transpose. Strips of at least 3 rows where there are so many: fewer sums wait for one another. After
+// each strip, between() is called: a moment to fetch something that is needed later.
+template <bool kAdd, bool kTurned, class F>
+HWY_INLINE void multiply_matrix(Index rows, const float* a, Index a_pitch, const float* b, Index b_pitch,
+                                Index depth, float* c, Index c_pitch, Index columns, SumsFrom from,
+                                F&& between) {
+  const auto strip = [&](auto count) HWY_ATTR {
+    constexpr int kRows = decltype(count)::value;
+    multiply_strip<kRows, kAdd, kTurned>(a, a_pitch, b, b_pitch, depth, c, c_pitch, columns, {}, from);
+    rows -= kRows, a += kTurned ? kRows : kRows * a_pitch, c += kRows * c_pitch;
+    if (from.data != nullptr) from.data += kRows * from.pitch;
+    between();
+  };
+  while (rows >= kStripRows + 4 || rows == kStripRows) strip(std::integral_constant<int, kStripRows>());
+  while (rows >= 4 && rows != 5) strip(std::integral_constant<int, 4>());  // 7 to 9 rows are 4 and the rest
+  if (rows == 5) return strip(std::integral_constant<int, 5>());
+  if (rows == 3) return strip(std::integral_constant<int, 3>());
+  if (rows == 2) return strip(std::integral_constant<int, 2>());
+  if (rows == 1) strip(std::integral_constant<int, 1>());
 }
 
 #if HWY_TARGET != HWY_SCALAR
@@ -199,6 +241,20 @@ HWY_INLINE hn::Vec<D> load_fourth_rows(D d, const float* from, Index stride) {
     return hn::Combine(d, load_fourth_rows(half, upper, stride), load_fourth_rows(half, from, stride));
   }
 }
+
+// The 4x4 parts of four vectors, transposed in place.
+template <class D, class V>
+HWY_INLINE void transpose_4(D d, V& a, V& b, V& c, V& e) {
+  const hn::RepartitionToWide<D> pairs;
+  const auto low_ab = hn::BitCast(pairs, hn::InterleaveLower(d, a, b));
+  const auto high_ab = hn::BitCast(pairs, hn::InterleaveUpper(d, a, b));
+  const auto low_ce = hn::BitCast(pairs, hn::InterleaveLower(d, c, e));
+  const auto high_ce = hn::BitCast(pairs, hn::InterleaveUpper(d, c, e));
+  a = hn::BitCast(d, hn::InterleaveLower(pairs, low_ab, low_ce));
+  b = hn::BitCast(d, hn::InterleaveUpper(pairs, low_ab, low_ce));
+  c = hn::BitCast(d, hn::InterleaveLower(pairs, high_ab, high_ce));
+  e = hn::BitCast(d, hn::InterleaveUpper(pairs, high_ab, high_ce));
+}
 #endif
 
 // Columns [0, kRows) of to [columns, pitch] = the transpose of from [rows, columns], whose rows are `stride`
@@ -209,23 +265,62 @@ HWY_INLINE void transpose_rows(const float* from, Index stride, Index rows, Inde
   Index c = 0;
 #if HWY_TARGET != HWY_SCALAR
   const hn::FixedTag<float, kRows> d;
-  const hn::FixedTag<double, kRows / 2> pairs;
   for (; rows >= kRows && c + 4 <= columns; c += 4) {
     const auto row = [&](Index r) HWY_ATTR { return load_fourth_rows(d, from + r * stride + c, stride); };
-    const auto r0 = row(0), r1 = row(1), r2 = row(2), r3 = row(3);
-    const auto low01 = hn::BitCast(pairs, hn::InterleaveLower(d, r0, r1));
-    const auto high01 = hn::BitCast(pairs, hn::InterleaveUpper(d, r0, r1));
-    const auto low23 = hn::BitCast(pairs, hn::InterleaveLower(d, r2, r3));
-    const auto high23 = hn::BitCast(pairs, hn::InterleaveUpper(d, r2, r3));
+    auto r0 = row(0), r1 = row(1), r2 = row(2), r3 = row(3);
+    transpose_4(d, r0, r1, r2, r3);
     float* y = to + c * pitch;
-    hn::StoreU(hn::BitCast(d, hn::InterleaveLower(pairs, low01, low23)), d, y);
-    hn::StoreU(hn::BitCast(d, hn::InterleaveUpper(pairs, low01, low23)), d, y + pitch);
-    hn::StoreU(hn::BitCast(d, hn::InterleaveLower(pairs, high01, high23)), d, y + 2 * pitch);
-    hn::StoreU(hn::BitCast(d, hn::InterleaveUpper(pairs, high01, high23)), d, y + 3 * pitch);
+    hn::StoreU(r0, d, y);
+    hn::StoreU(r1, d, y + pitch);
+    hn::StoreU(r2, d, y + 2 * pitch);
+    hn::StoreU(r3, d, y + 3 * pitch);
   }
 #endif
   for (; c < columns; ++c)
     for (Index i = 0; i < kRows; ++i) to[c * pitch + i] = i < rows ? from[i * stride + c] : 0;
+}
+
+// Columns [0, 4) of to [columns, pitch] = the transpose of four rows that are anywhere.
+HWY_INLINE void transpose_4_rows(const float* const (&from)[4], Index columns, float* to, Index pitch) {
+#if HWY_TARGET != HWY_SCALAR
+  const hn::FixedTag<float, 4> d;
+  if (columns >= 4)
+    for (Index c = 0;; c = HWY_MIN(c + 4, columns - 4)) {  // the last columns with some of those before them
+      auto r0 = hn::LoadU(d, from[0] + c), r1 = hn::LoadU(d, from[1] + c);
+      auto r2 = hn::LoadU(d, from[2] + c), r3 = hn::LoadU(d, from[3] + c);
+      transpose_4(d, r0, r1, r2, r3);
+      float* y = to + c * pitch;
+      hn::StoreU(r0, d, y);
+      hn::StoreU(r1, d, y + pitch);
+      hn::StoreU(r2, d, y + 2 * pitch);
+      hn::StoreU(r3, d, y + 3 * pitch);
+      if (c + 4 >= columns) return;
+    }
+#endif
+  for (Index c = 0; c < columns; ++c)
+    for (Index i = 0; i < 4; ++i) to[c * pitch + i] = from[i][c];
+}
+// Four rows that are anywhere = columns [0, 4) of from [columns, pitch], each times its factor.
+HWY_INLINE void transpose_4_columns(const float* from, Index pitch, Index columns, const float* factors,
+                                    float* const (&to)[4]) {
+#if HWY_TARGET != HWY_SCALAR
+  const hn::FixedTag<float, 4> d;
+  const auto by = hn::LoadU(d, factors);
+  if (columns >= 4)
+    for (Index c = 0;; c = HWY_MIN(c + 4, columns - 4)) {
+      const float* x = from + c * pitch;
+      auto r0 = hn::Mul(by, hn::LoadU(d, x)), r1 = hn::Mul(by, hn::LoadU(d, x + pitch));
+      auto r2 = hn::Mul(by, hn::LoadU(d, x + 2 * pitch)), r3 = hn::Mul(by, hn::LoadU(d, x + 3 * pitch));
+      transpose_4(d, r0, r1, r2, r3);
+      hn::StoreU(r0, d, to[0] + c);
+      hn::StoreU(r1, d, to[1] + c);
+      hn::StoreU(r2, d, to[2] + c);
+      hn::StoreU(r3, d, to[3] + c);
+      if (c + 4 >= columns) return;
+    }
+#endif
+  for (Index c = 0; c < columns; ++c)
+    for (Index i = 0; i < 4; ++i) to[i][c] = factors[i] * from[c * pitch + i];
 }
 
 // Whether all of x [rows, columns] is finite.

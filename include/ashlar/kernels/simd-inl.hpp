@@ -9,6 +9,7 @@
 #endif
 
 #include <cstdint>
+#include <type_traits>
 
 #include "ashlar/core/dtype.hpp"
 #include "ashlar/core/index.hpp"
@@ -72,11 +73,18 @@ HWY_INLINE FloatVec load(FloatTag d, const f16* p) {
 // The first n < Lanes(d) elements, zeros after them; reads nothing behind them.
 template <class T>
 HWY_INLINE FloatVec load_n(FloatTag d, const T* p, Index n) {
+#if HWY_TARGET == HWY_AVX3 || HWY_TARGET == HWY_AVX2  // masks that suppress faults
+  if constexpr (std::is_same_v<T, float>)
+    return hn::MaskedLoad(hn::FirstN(d, static_cast<std::size_t>(n)), d, p);
+#endif
   HWY_ALIGN float tail[HWY_MAX_BYTES / sizeof(float)] = {};
   for (Index i = 0; i < n; ++i) tail[i] = static_cast<float>(p[i]);
   return hn::Load(d, tail);
 }
 HWY_INLINE void store_n(FloatVec v, FloatTag d, float* p, Index n) {
+#if HWY_TARGET == HWY_AVX3 || HWY_TARGET == HWY_AVX2
+  return hn::BlendedStore(v, hn::FirstN(d, static_cast<std::size_t>(n)), d, p);
+#endif
   HWY_ALIGN float tail[HWY_MAX_BYTES / sizeof(float)];
   hn::Store(v, d, tail);
   for (Index i = 0; i < n; ++i) p[i] = tail[i];
@@ -182,7 +190,47 @@ HWY_INLINE FloatVec exp_negative(FloatTag d, FloatVec x, FloatVec rest) {
   return exp_negative(d, x, exp_parts(d, hn::Max(x, hn::Set(d, -87.33654f)), rest));
 }
 HWY_INLINE FloatVec exp_negative(FloatTag d, FloatVec x) {
-  return exp_negative(d, x, exp_parts(d, hn::Max(x, hn::Set(d, -87.33654f))));
+  // Added to 1.5 * 2^23 + 127, n + 127 is in the low bits: no conversion to integers is needed.
+  const hn::RebindToSigned<FloatTag> di;
+  const auto low = hn::Set(d, -87.33654f), magic = hn::Set(d, 12583039.0f);
+  const auto y = hn::Max(x, low), shifted = hn::MulAdd(y, hn::Set(d, 1.44269504088896341f), magic);
+  const auto n = hn::Sub(shifted, magic);
+  auto r = hn::NegMulAdd(n, hn::Set(d, 0.693145751953125f), y);
+  r = exp_reduced(d, hn::NegMulAdd(n, hn::Set(d, 1.42860682030941723e-6f), r));
+  const auto power = hn::BitCast(d, hn::ShiftLeft<23>(hn::BitCast(di, shifted)));
+  return hn::IfThenZeroElse(hn::Lt(x, low), hn::Mul(hn::Add(r, hn::Set(d, 1.0f)), power));
+}
+
+// 2^x for x <= 0, within 2 ulp; 2^-126 below -126, also for -inf; a NaN is not kept. Of several vectors, step
+// by step side by side: one alone would wait for its own results. The cheapest exponential of a softmax,
+// whose scores take log2(e) as a factor.
+template <int kVectors>
+HWY_INLINE void exp2_negative(FloatTag d, FloatVec (&x)[kVectors]) {
+  const hn::RebindToSigned<FloatTag> di;
+  const auto magic = hn::Set(d, 12582912.0f);  // 1.5 * 2^23: added to it, x is rounded, and in the low bits
+  FloatVec n[kVectors], p[kVectors];
+  const auto each = [](auto&& f) HWY_ATTR {
+    ASHLAR_UNROLL
+    for (int v = 0; v < kVectors; ++v) f(v);
+  };
+  const auto horner = [&](float c) HWY_ATTR {
+    each([&](int v) HWY_ATTR { p[v] = hn::MulAdd(p[v], x[v], hn::Set(d, c)); });
+  };
+  each([&](int v) HWY_ATTR { x[v] = hn::Max(x[v], hn::Set(d, -126.0f)); });
+  each([&](int v) HWY_ATTR { n[v] = hn::Add(x[v], magic); });
+  each([&](int v) HWY_ATTR { x[v] = hn::Sub(x[v], hn::Sub(n[v], magic)); });
+  // Minimax for (2^r - 1) / r on [-1/2, 1/2], relative to 2^r: 2.6e-9.
+  each([&](int v) HWY_ATTR { p[v] = hn::Set(d, 1.559467758478e-4f); });
+  horner(1.340664390590e-3f);
+  horner(9.617692974764e-3f);
+  horner(5.550310550993e-2f);
+  horner(2.402265278288e-1f);
+  horner(6.931472149680e-1f);
+  horner(1.0f);
+  each([&](int v) HWY_ATTR {
+    const auto power = hn::ShiftLeft<23>(hn::BitCast(di, n[v]));
+    x[v] = hn::BitCast(d, hn::Add(hn::BitCast(di, p[v]), power));
+  });
 }
 
 // e^x - 1 for x <= 0, within 1 ulp; -1 below -87.3; a NaN is not kept.

@@ -1,9 +1,11 @@
 // SPDX-License-Identifier: Apache-2.0
 #pragma once
+#include "ashlar/core/conv2d_weight.hpp"
 #include "ashlar/core/cpu_exec.hpp"
 #include "ashlar/core/dense_weight.hpp"
 #include "ashlar/core/parameters.hpp"
 #include "ashlar/core/tensor.hpp"
+#include "ashlar/ops/conv2d.hpp"
 #include "ashlar/ops/dense.hpp"
 #include "ashlar/ops/linear_recurrence.hpp"
 
@@ -21,7 +23,9 @@ struct Backend<CpuExec> {
   using Vector = Tensor<float, 1>;
   template <class T, int Rank>
   using Array = Tensor<T, Rank>;
+  using Filters = Conv2dWeight;
   using Dense = ashlar::Dense;
+  using Conv2d = ashlar::Conv2dArgs;
   using RecurrentState = ashlar::RecurrentState;
   using LinearRecurrence = ashlar::LinearRecurrence;
   // Memory for what the host hands to an op: positions, lists of states.
@@ -30,6 +34,8 @@ struct Backend<CpuExec> {
   // A weight [rows, columns] where the checkpoint has it; f16 and f64 become f32, and f32 is also packed for
   // prefill when `pack` is set.
   static Matrix matrix(const Parameter& p, Index rows, Index columns, bool pack, CpuExec& exec);
+  // The filters [outputs, inputs / groups, kh, kw] of a convolution.
+  static Filters filters(const Parameter& p, Index groups, CpuExec& exec);
   static Vector vector(Tensor<float, 1> values, CpuExec&) { return values; }
 
   // to = from: equal shapes, innermost axes contiguous. To bf16 it rounds to the nearest (even).

@@ -59,6 +59,8 @@ class ParameterLookup {
   Parameter tensor(const Names& names) const;
   // Of any shape with so many elements, as [size].
   Parameter flat(const Names& names, Index size) const;
+  // Counts a tensor that is of no use as read, if it is there.
+  void skip(const Names& names) const;
   // The first extent of a tensor, `otherwise` where tensors are made to measure.
   Index rows(const Names& names, Index otherwise) const;
   // Error("UnusedTensor") when the checkpoint has tensors that nobody read and `ignore` does not excuse.
@@ -109,6 +111,12 @@ class ParameterReader : public ParameterLookup {
     count().matrix_elements += p.size();
     count().bytes += p.size() * bits(weight.values().dtype) / 8;
     return weight;
+  }
+  // The filters of a convolution, [outputs, inputs / groups, kh, kw].
+  typename Backend<Exec>::Filters filters(const Parameter& p, Index groups) const {
+    count().matrix_elements += p.size();
+    count().bytes += p.size() * static_cast<Index>(sizeof(float));
+    return Backend<Exec>::filters(p, groups, *exec_);
   }
   Vector vector(const Names& names, Index size) const { return vector(to_floats(tensor(names, {size}))); }
   Vector vector(Tensor<float, 1> values) const {

@@ -10,7 +10,9 @@ inline namespace v0 {
 
 // identity x | silu x sigmoid(x) | sigmoid 1 / (1 + e^-x) | relu max(x, 0) | relu2 max(x, 0)^2 | tanh |
 // gelu x Phi(x) | gelu_tanh x (1 + tanh(sqrt(2/pi) (x + 0.044715 x^3))) / 2 | softplus ln(1 + e^x) |
-// elu1 elu(x) + 1 = x + 1 above 0, e^x below, linear attention's positive feature map
+// elu1 elu(x) + 1 = x + 1 above 0, e^x below, linear attention's positive feature map |
+// relu6 min(max(x, 0), 6) | hardsigmoid relu6(x + 3) / 6 | hardswish x relu6(x + 3) / 6 |
+// leaky_relu max(x, 0) + negative_slope min(x, 0), with kNegativeSlope where an op has no other
 enum class Activation : std::uint8_t {
   identity,
   silu,
@@ -21,8 +23,13 @@ enum class Activation : std::uint8_t {
   gelu,
   gelu_tanh,
   softplus,
-  elu1
+  elu1,
+  relu6,
+  hardsigmoid,
+  hardswish,
+  leaky_relu
 };
+inline constexpr float kNegativeSlope = 0.01f;
 
 // out = scale * f(slope * x), or that times up when `up` is given: the gated linear unit of an MLP (SwiGLU,
 // GeGLU; Shazeer, 2020). With a limit and an offset (the clipped unit of gpt-oss, 2025: silu, slope 1.702,
@@ -39,6 +46,7 @@ struct ActivateArgs {
   T scale = 1, slope = 1;
   T limit = std::numeric_limits<T>::infinity();
   T up_offset = 0;
+  T negative_slope = T(kNegativeSlope);  // of leaky_relu
 };
 using Activate = ActivateArgs<float>;
 

@@ -5,6 +5,8 @@
 #include <span>
 
 #include "ashlar/models/decoder_lm.hpp"
+#include "ashlar/models/restoration_model.hpp"
+#include "src/models/common/checkpoint_keys.hpp"
 
 namespace ashlar {
 inline namespace v0 {
@@ -16,6 +18,12 @@ struct Model {
   std::unique_ptr<DecoderLm<CpuExec>> (*decoder_lm)(const Value& config, const Parameters&,
                                                     CpuExec&) = nullptr;
   std::array<std::string_view, 3> other_types = {};
+  // Of networks for images: the architecture's name, the loader of one that restores images, and the tensors
+  // by which its checkpoints are recognised.
+  std::string_view architecture = {};
+  std::unique_ptr<RestorationModel<CpuExec>> (*restoration)(const Value& config, const Parameters&,
+                                                            CpuExec&) = nullptr;
+  CheckpointKeys keys = {};
 
   bool is(std::string_view wanted) const {
     return wanted == type || (!wanted.empty() &&

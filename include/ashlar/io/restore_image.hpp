@@ -1,0 +1,25 @@
+// SPDX-License-Identifier: Apache-2.0
+#pragma once
+#include "ashlar/io/image.hpp"
+#include "ashlar/models/tiled_restoration.hpp"
+
+namespace ashlar {
+inline namespace v0 {
+
+// A picture through a restoration model, by tiles: as many bits, channels with the same meaning, sides times
+// the model's scale. A gray picture goes through a model of three channels as three equal ones, and their
+// mean comes back; each colour of an RGB picture goes alone through a model of one channel. Alpha is enlarged
+// by resize_image(). Memory beside the two pictures is bounded by the tile. Refused: models with other
+// channels.
+Image restore_image(const RestorationModel<CpuExec>& model, const Image& image, const TileOptions& options,
+                    CpuExec& exec);
+
+// Bicubic (PIL's kernel, a = -0.5) or by repetition, by whole factors: what the result may be compared with.
+enum class Enlargement { nearest, bicubic };
+Image resize_image(const Image& image, Index scale, Enlargement how, CpuExec& exec);
+
+// 10 log10(1 / mean squared error) over all channels, with samples in [0, 1]; infinity for equal pictures.
+double psnr(const Image& a, const Image& b);
+
+}  // namespace v0
+}  // namespace ashlar
