@@ -45,7 +45,7 @@ std::vector<WindowCase> maps() {
       {"grid", 2, GroupMap::grid({6, 9}, 3), {}, 2, 6, 6},
       {"grid of views", 6, GroupMap::grid({6, 9}, 3, 3), {}, 2, 6, 6},
       {"global", 2, GroupMap::global({5, 7}), {}, 2, 6, 6},
-      {"global, many keys", 1, GroupMap::global({15, 17}), {}, 1, 6, 6},
+      {"global, many keys", 1, GroupMap::global({19, 31}), {}, 1, 6, 6},
       {"global views", 4, GroupMap::global({3, 5}, 2), {}, 2, 6, 6},
   };
 }

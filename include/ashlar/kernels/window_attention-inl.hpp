@@ -288,7 +288,7 @@ class WindowGroupAttention {
   const WindowGroup& g_;
   const Index k_pitch_, v_pitch_;
   float *keys_, *values_;        // [keys, pitch]
-  float *q_, *out_, *scores_;    // [dim, 64], [value_dim, 64], [96, 64]
+  float *q_, *out_, *scores_;    // [dim, 64], [value_dim, 64], [288, 64]
   float *most_, *sum_, *masks_;  // [64], [64], [4, 64]
   float *zeros_, *unused_;       // rows outside the image, of queries and of results
   NextRows next_;

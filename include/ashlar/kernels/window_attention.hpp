@@ -11,7 +11,7 @@ namespace kernels {
 
 struct WindowGroup {
   static constexpr Index kQueries = 64;  // a block: the lanes of several vectors
-  static constexpr Index kKeys = 96;     // a block: its probabilities stay in the first-level cache
+  static constexpr Index kKeys = 288;    // a block: its probabilities stay in the second-level cache
   static constexpr Index kOutside = PTRDIFF_MIN;
 
   Index queries = 0, keys = 0, dim = 0, value_dim = 0;
