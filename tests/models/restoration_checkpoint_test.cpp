@@ -182,6 +182,12 @@ TEST_F(RestorationCheckpoint, WithTensorsOfOtherShapes) {
   weights = test::checkpoint(swinir_, exec_);
   weights.set("conv_first.weight", number());
   EXPECT_EQ(refusal({}, weights), "checkpoint: tensor \"conv_first.weight\" has 1 axes, expected at least 2");
+  EXPECT_EQ(refusal({}, Without(test::checkpoint(swinir_, exec_), "layers.0.residual_group")),
+            "checkpoint: it has 0 (layers of its groups), expected from 1 to 1048576");
+  weights = test::checkpoint(swinir_, exec_);
+  weights.set("conv_first.weight", {nullptr, DType::f32, {Index{1} << 40, 0, 3, 3}, nullptr});
+  EXPECT_EQ(refusal({}, weights),
+            "checkpoint: it has 1099511627776 (the first convolution), expected from 1 to 1048576");
   weights = test::checkpoint(swinir_, exec_);
   weights.set("layers.0.residual_group.blocks.0.attn.relative_position_bias_table",
               {nullptr, DType::f32, {48, 5}, nullptr});

@@ -41,6 +41,14 @@ Index checked(std::string_view key, const Value& v) {
   return static_cast<Index>(*i);
 }
 
+// An extent of a file may be anything.
+Index checked(std::string_view what, Index seen) {
+  if (seen < 1 || seen > kLargest)
+    throw Error("InvalidShape",
+                concat("checkpoint: it has ", seen, " (", what, "), expected from 1 to ", kLargest));
+  return seen;
+}
+
 }  // namespace
 
 CheckpointShape::CheckpointShape(const Parameters& parameters)
@@ -96,7 +104,7 @@ Index agreed(const Value& config, Keys keys, std::optional<Index> seen, std::str
   const std::string_view key = spelled(config, keys);
   const Value* v = given(config, key);
   if (v == nullptr) {
-    if (seen) return *seen;
+    if (seen) return checked(what, *seen);
     if (otherwise) return *otherwise;
     throw Error("InvalidConfig",
                 concat("config: \"", key, "\" is missing, and the checkpoint does not tell it (", what, ")"));
@@ -117,7 +125,7 @@ std::vector<Index> agreed_list(const Value& config, Keys keys, const std::vector
         throw Error(
             "InvalidConfig",
             concat("config: \"", key, "\" is missing, and the checkpoint does not tell it (", what, ")"));
-      values.push_back(*entry);
+      values.push_back(checked(what, *entry));
     }
     if (values.empty()) throw Error("InvalidConfig", concat("config: \"", key, "\" is missing"));
     return values;
@@ -139,7 +147,7 @@ std::vector<Index> agreed_list(const Value& config, Keys keys, const std::vector
 Index agreed_width(const Value& config, Keys ratio, Index width, std::optional<Index> seen,
                    std::string_view what, double otherwise) {
   const std::string_view key = spelled(config, ratio);
-  if (given(config, key) == nullptr && seen) return *seen;
+  if (given(config, key) == nullptr && seen) return checked(what, *seen);
   const double r = positive_number(config, key, otherwise);
   const double wide = static_cast<double>(width) * r;
   if (!(wide >= 1 && wide <= static_cast<double>(kLargest)))
