@@ -65,10 +65,12 @@ void check_local(const std::string& slug, const Value& c, const Parameters& weig
   CpuExec exec;
   const ParameterReader<CpuExec> r(weights, exec);
   const std::array<Index, 2> split = pair_of(c, "split_size");
-  const WindowAttentionConfig windows =
+  WindowAttentionConfig windows =
       RgtConfig::windows(c.get_integer("dim"), c.get_integer("heads"), split, c.get_boolean("shifted", false),
                          weights.contains("qkv.bias"));
   for (std::size_t b = 0; b < 2; ++b) {
+    if (c.find("shift") != nullptr && c.get_boolean("shifted", false))
+      windows.branches[b].shift = {pair_of(c, "shift")[b], pair_of(c, "shift")[1 - b]};
     const std::string name = concat("mid.pos_table_branch", b);
     const WindowBranch& branch = windows.branches[b];
     const Tensor<float, 2> table = dynamic_position_table(r.scope(branch.scope), branch.window, branch.heads);

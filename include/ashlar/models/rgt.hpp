@@ -59,7 +59,7 @@ class SpatialGateMlp {
         conv_(r, "sg.conv", hidden / 2, hidden / 2, Conv2dOptions::same(3).grouped(hidden / 2)),
         hidden_(hidden) {}
 
-  Index floats_per_pixel() const { return 2 * hidden_; }
+  Index floats_per_pixel() const { return hidden_ + hidden_ / 2; }
   // x, out, residual [N, H, W, C]; the residual is added, and `out` may be `x` or it.
   void operator()(View<const float, 4> x, View<float, 4> out, Exec& exec,
                   View<const float, 4> residual = {}) const {
