@@ -3,6 +3,7 @@
 
 #include <cstring>
 
+#include "src/cpu/conv2d_library.hpp"
 #include "src/cpu/dispatch.hpp"
 
 namespace ashlar {
@@ -89,6 +90,7 @@ Conv2dWeight::Conv2dWeight(AnyView<4> filters, Index groups, CpuExec& exec)
           packed_.data()[i * columns + t * outputs_ + o] = read(o, i, t / kw, t % kw);
     return;
   }
+  library_ = make_library_filters();
   // Of each group panels [taps * inputs, 64], the last one narrower.
   const Index columns = outputs_ / groups, depth = taps * each, padded = conv_padded(columns);
   packed_ = Tensor<float, 1>({groups * depth * padded});
@@ -107,15 +109,19 @@ Conv2dWeight::Conv2dWeight(AnyView<4> filters, Index groups, CpuExec& exec)
 void conv2d(const Conv2dArgs& a, CpuExec& exec) {
   check(a);
   const auto form = a.weight.form();
-  const bool channels = form == Conv2dWeight::Form::channels;
+  CpuScratch scratch(exec);
+  const bool dense = form == Conv2dWeight::Form::dense;
+  const auto plan = dense ? plan_convolution(a, exec, scratch) : ConvolutionPlan{};
   trace(exec, kOp,
-        channels                               ? "depthwise"
+        form == Conv2dWeight::Form::channels   ? "depthwise"
         : form == Conv2dWeight::Form::products ? "products of pixels"
-                                               : "blocks of pixels",
+        : plan.reason.empty()                  ? std::string_view("oneDNN")
+                                               : plan.reason,
         to_string(a.x.shape), " -> ", to_string(a.out.shape), " kernel ", to_string(a.weight.kernel()));
   if (a.out.size() == 0) return;
   switch (form) {
-    case Conv2dWeight::Form::dense: return conv2d_dense(a, exec);
+    case Conv2dWeight::Form::dense:
+      return plan.reason.empty() ? conv2d_library(a, plan, exec) : conv2d_dense(a, exec);
     case Conv2dWeight::Form::products: return conv2d_products(a, exec);
     case Conv2dWeight::Form::channels: return conv2d_channels(a, exec);
   }
