@@ -34,7 +34,8 @@ class Reader {
   AnyView<4> filters_;
 };
 
-// Few outputs leave most of a vector idle; with each tap a column of its own they fill it.
+// Depthwise convolution and few outputs stay with the kernels of this project, the rest is the library's. Few
+// outputs leave most of a vector idle; with each tap a column of its own they fill it.
 Conv2dWeight::Form form_of(Index outputs, Index inputs, Index groups, Index taps) {
   if (groups > 1 && inputs == groups) return Conv2dWeight::Form::channels;
   const bool few = groups == 1 && taps > 1 && outputs < 8 && inputs >= 8 && outputs * taps <= kConvPanel;

@@ -43,6 +43,8 @@ namespace {
 
 // Of a tile's input and output, so that they stay in the second-level cache.
 constexpr Index kTileFloats = 131072, kTileRows = 16;
+// Small images are cut further, for the sake of threads, down to tiles of this many multiplications.
+constexpr Index kTiles = 16, kTileProducts = 1 << 22;
 
 template <class T>
 bool packed(const View<T, 4>& map) {
@@ -53,13 +55,17 @@ Index rows_seen(const Conv2dArgs& a, Index rows) {
   return (rows - 1) * a.steps.stride[0] + (a.weight.kernel()[0] - 1) * a.steps.dilation[0] + 1;
 }
 
-// Rows of all tiles but the last, all about as high.
+Index ceil_div(Index a, Index b) { return (a + b - 1) / b; }
+
+// Rows of all tiles but the last, which may have fewer.
 Index tile_rows(const Conv2dArgs& a) {
-  const Index height = a.out.shape[1],
-              row = a.x.shape[2] * a.x.shape[3] * a.steps.stride[0] + a.out.shape[2] * a.out.shape[3];
-  const Index fitting = std::clamp<Index>(kTileFloats / row, 1, kTileRows),
-              tiles = (height + fitting - 1) / fitting;
-  return (height + tiles - 1) / tiles;
+  const Index height = a.out.shape[1], out = a.out.shape[2] * a.out.shape[3],
+              in = a.x.shape[2] * a.x.shape[3] * a.steps.stride[0],
+              products =
+                  out * a.weight.inputs() / a.weight.groups() * a.weight.kernel()[0] * a.weight.kernel()[1];
+  const Index fitting = std::clamp<Index>(kTileFloats / (in + out), 1, kTileRows),
+              wanted = std::max(ceil_div(height, kTiles), ceil_div(kTileProducts, products));
+  return ceil_div(height, ceil_div(height, std::min(fitting, wanted)));
 }
 
 // Why the library is not asked.
@@ -97,7 +103,7 @@ Index whole_vectors(Index floats) { return (floats + 31) / 16 * 16; }  // and a 
 ConvolutionPlan plan_convolution(const Conv2dArgs& a, CpuExec& exec, CpuScratch& scratch) {
   ConvolutionPlan plan{{}, refused(a, exec)};
   if (!plan.reason.empty()) return plan;
-  const Index height = a.out.shape[1], rows = tile_rows(a), count = (height + rows - 1) / rows;
+  const Index height = a.out.shape[1], rows = tile_rows(a), count = ceil_div(height, rows);
   const auto tiles = scratch.get<ConvolutionTile>(count);
   for (Index i = 0; i < count; ++i) {
     ConvolutionTile& t = tiles(i);
@@ -128,8 +134,8 @@ void conv2d_library(const Conv2dArgs& a, const ConvolutionPlan& plan, CpuExec& e
   CpuScratch scratch(exec);
   const auto copies =
       scratch.floats(exec.threads(), gather ? whole_vectors(height * a.x.shape[2] * a.x.shape[3]) : 0);
-  const auto sums = scratch.floats(
-      exec.threads(), finish ? whole_vectors(plan.tiles(0).rows * a.out.shape[2] * outputs) : 0);
+  const auto sums = scratch.floats(exec.threads(),
+                                   finish ? whole_vectors(plan.tiles(0).rows * a.out.shape[2] * outputs) : 0);
   const auto memory = scratch.get<std::byte>(exec.threads(), (bytes + 63) / 64 * 64);
   const auto bias = scratch.floats(whole_vectors(outputs));
   for (Index o = 0; a.bias && o < outputs; ++o) bias(o) = a.bias(o);

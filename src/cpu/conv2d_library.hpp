@@ -39,7 +39,7 @@ std::shared_ptr<LibraryFilters> make_library_filters();
 struct ConvolutionTile {
   const Convolution* convolution;
   const float* filters;
-  Index top, rows;         // of the output
+  Index top, rows;          // of the output
   Index first_row, height;  // of the input
 };
 

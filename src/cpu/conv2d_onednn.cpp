@@ -20,11 +20,9 @@ Tensor<float, 1> unpacked(const Conv2dWeight& weight) {
   for (Index o = 0; o < weight.outputs(); ++o) {
     const Index column = o % columns, first = column / kConvPanel * kConvPanel;
     const Index width = std::min(kConvPanel, padded - first);
-    const float* from =
-        weight.packed().data() + (o / columns * padded + first) * depth + (column - first);
+    const float* from = weight.packed().data() + (o / columns * padded + first) * depth + (column - first);
     for (Index i = 0; i < each; ++i)
-      for (Index t = 0; t < taps; ++t)
-        plain.data()[(o * each + i) * taps + t] = from[(t * each + i) * width];
+      for (Index t = 0; t < taps; ++t) plain.data()[(o * each + i) * taps + t] = from[(t * each + i) * width];
   }
   return plain;
 }
