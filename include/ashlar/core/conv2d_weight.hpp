@@ -10,7 +10,7 @@
 namespace ashlar {
 inline namespace v0 {
 
-class LibraryFilters;  // of src/cpu
+class LibraryFilters;  // what oneDNN keeps; src/cpu/conv2d_onednn.cpp
 
 // The filters of a 2-D convolution, kept in the order that the kernels read; the caller's memory is not
 // needed any more. bf16 is widened, once.
@@ -28,7 +28,7 @@ class Conv2dWeight {
   explicit operator bool() const { return static_cast<bool>(packed_); }
 
   // For the kernels: how the convolution is worked out, and the filters in the order for that.
-  //   dense      by the library, or, where that is absent or slow, blocks of pixels by vectors of outputs
+  //   dense      by the library, or, without it, blocks of pixels by vectors of outputs
   //   products   few outputs: a product with each pixel, whose parts are then added up where they belong
   //   channels   depthwise: channel by channel
   enum class Form : std::uint8_t { dense, products, channels };
