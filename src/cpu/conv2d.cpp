@@ -3,6 +3,7 @@
 
 #include <cstring>
 
+#include "src/cpu/conv2d_library.hpp"
 #include "src/cpu/dispatch.hpp"
 
 namespace ashlar {
@@ -33,7 +34,8 @@ class Reader {
   AnyView<4> filters_;
 };
 
-// Few outputs leave most of a vector idle; with each tap a column of its own they fill it.
+// Depthwise convolution and few outputs stay with the kernels of this project, the rest is the library's. Few
+// outputs leave most of a vector idle; with each tap a column of its own they fill it.
 Conv2dWeight::Form form_of(Index outputs, Index inputs, Index groups, Index taps) {
   if (groups > 1 && inputs == groups) return Conv2dWeight::Form::channels;
   const bool few = groups == 1 && taps > 1 && outputs < 8 && inputs >= 8 && outputs * taps <= kConvPanel;
@@ -89,6 +91,7 @@ Conv2dWeight::Conv2dWeight(AnyView<4> filters, Index groups, CpuExec& exec)
           packed_.data()[i * columns + t * outputs_ + o] = read(o, i, t / kw, t % kw);
     return;
   }
+  library_ = make_library_filters();
   // Of each group panels [taps * inputs, 64], the last one narrower.
   const Index columns = outputs_ / groups, depth = taps * each, padded = conv_padded(columns);
   packed_ = Tensor<float, 1>({groups * depth * padded});
@@ -107,15 +110,19 @@ Conv2dWeight::Conv2dWeight(AnyView<4> filters, Index groups, CpuExec& exec)
 void conv2d(const Conv2dArgs& a, CpuExec& exec) {
   check(a);
   const auto form = a.weight.form();
-  const bool channels = form == Conv2dWeight::Form::channels;
+  CpuScratch scratch(exec);
+  const bool dense = form == Conv2dWeight::Form::dense;
+  const auto plan = dense ? plan_convolution(a, exec, scratch) : ConvolutionPlan{};
   trace(exec, kOp,
-        channels                               ? "depthwise"
+        form == Conv2dWeight::Form::channels   ? "depthwise"
         : form == Conv2dWeight::Form::products ? "products of pixels"
-                                               : "blocks of pixels",
+        : plan.reason.empty()                  ? std::string_view("oneDNN")
+                                               : plan.reason,
         to_string(a.x.shape), " -> ", to_string(a.out.shape), " kernel ", to_string(a.weight.kernel()));
   if (a.out.size() == 0) return;
   switch (form) {
-    case Conv2dWeight::Form::dense: return conv2d_dense(a, exec);
+    case Conv2dWeight::Form::dense:
+      return plan.reason.empty() ? conv2d_library(a, plan, exec) : conv2d_dense(a, exec);
     case Conv2dWeight::Form::products: return conv2d_products(a, exec);
     case Conv2dWeight::Form::channels: return conv2d_channels(a, exec);
   }

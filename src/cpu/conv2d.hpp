@@ -11,7 +11,8 @@ inline namespace v0 {
 inline constexpr Index kConvPanel = 64, kConvColumns = 16;
 inline Index conv_padded(Index columns) { return (columns + kConvColumns - 1) / kConvColumns * kConvColumns; }
 
-// The three forms of Conv2dWeight, on checked arguments.
+// The three forms of Conv2dWeight, on checked arguments; conv2d_dense is for where the library is not asked
+// (conv2d_library.hpp).
 void conv2d_dense(const Conv2dArgs& args, CpuExec& exec);
 void conv2d_products(const Conv2dArgs& args, CpuExec& exec);
 void conv2d_channels(const Conv2dArgs& args, CpuExec& exec);

@@ -1,7 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
-// Convolution, dense or in groups: blocks of neighbouring pixels by vectors of outputs stay in registers
-// while the taps pass, read where they lie in the image. (oneDNN's convolution was measured to be no faster,
-// and wants an order of the filters of its own for each shape of image.)
+// Convolution, dense or in groups, where the library is not asked: blocks of neighbouring pixels by vectors
+// of outputs stay in registers while the taps pass, read where they lie in the image.
 #include <algorithm>
 
 #include "src/cpu/conv2d.hpp"

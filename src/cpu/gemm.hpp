@@ -23,12 +23,16 @@ class Gemm {
   static std::string_view library();
 };
 
-// Products by shape, made once a context.
+class Convolution;  // src/cpu/conv2d_library.hpp
+struct ConvolutionShape;
+
+// Products and convolutions by shape, made once a context.
 class GemmCache {
  public:
   GemmCache();
   ~GemmCache();
   const Gemm& get(Index m, Index k, Index n);
+  const Convolution* get(const ConvolutionShape& shape);  // null as Convolution::make
 
  private:
   struct Table;

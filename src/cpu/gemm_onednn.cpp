@@ -1,63 +1,36 @@
 // SPDX-License-Identifier: Apache-2.0
 #ifdef ASHLAR_HAS_ONEDNN
-#include <dnnl.hpp>
-
 #include "src/cpu/gemm.hpp"
-
-// oneDNN's own OpenMP; absent when it was built for another runtime.
-extern "C" {
-int omp_get_max_threads() __attribute__((weak));
-void omp_set_num_threads(int) __attribute__((weak));
-}
+#include "src/cpu/onednn.hpp"
 
 namespace ashlar {
 inline namespace v0 {
 namespace {
 
-// Our loops are the parallel ones: inside, oneDNN has one thread.
-class OneThread {
- public:
-  OneThread() : before_(omp_get_max_threads != nullptr ? omp_get_max_threads() : 1) { set(1); }
-  ~OneThread() { set(before_); }
-  OneThread(const OneThread&) = delete;
-  OneThread& operator=(const OneThread&) = delete;
-
- private:
-  void set(int n) const {
-    if (before_ != 1 && omp_set_num_threads != nullptr) omp_set_num_threads(n);
-  }
-  int before_;
-};
-
-dnnl::engine& cpu() {
-  static dnnl::engine engine(dnnl::engine::kind::cpu, 0);
-  return engine;
-}
-
 class OneDnnGemm : public Gemm {
  public:
   OneDnnGemm(Index m, Index k, Index n)
       : a_({m, k}, kType, kRows), b_({k, n}, kType, kRows), c_({m, n}, kType, kRows) {
-    const OneThread guard;
+    const OneDnnOnOneThread guard;
     // The library's own scratchpad is one a thread that made a primitive: other threads may not use it.
     dnnl::primitive_attr attributes;
     attributes.set_scratchpad_mode(dnnl::scratchpad_mode::user);
 #if DNNL_VERSION_MAJOR >= 3
-    const dnnl::matmul::primitive_desc descriptor(cpu(), a_, b_, c_, attributes);
+    const dnnl::matmul::primitive_desc descriptor(onednn_cpu(), a_, b_, c_, attributes);
 #else
-    const dnnl::matmul::primitive_desc descriptor(dnnl::matmul::desc(a_, b_, c_), attributes, cpu());
+    const dnnl::matmul::primitive_desc descriptor(dnnl::matmul::desc(a_, b_, c_), attributes, onednn_cpu());
 #endif
     scratch_ = descriptor.scratchpad_desc();
     matmul_ = dnnl::matmul(descriptor);
   }
 
   void multiply(const float* a, const float* b, float* c, void* scratch) const override {
-    const OneThread guard;
-    dnnl::stream stream(cpu());
-    matmul_.execute(stream, {{DNNL_ARG_SRC, {a_, cpu(), const_cast<float*>(a)}},
-                             {DNNL_ARG_WEIGHTS, {b_, cpu(), const_cast<float*>(b)}},
-                             {DNNL_ARG_DST, {c_, cpu(), c}},
-                             {DNNL_ARG_SCRATCHPAD, {scratch_, cpu(), scratch}}});
+    const OneDnnOnOneThread guard;
+    dnnl::stream stream(onednn_cpu());
+    matmul_.execute(stream, {{DNNL_ARG_SRC, {a_, onednn_cpu(), const_cast<float*>(a)}},
+                             {DNNL_ARG_WEIGHTS, {b_, onednn_cpu(), const_cast<float*>(b)}},
+                             {DNNL_ARG_DST, {c_, onednn_cpu(), c}},
+                             {DNNL_ARG_SCRATCHPAD, {scratch_, onednn_cpu(), scratch}}});
     stream.wait();
   }
   Index scratch_bytes() const override { return static_cast<Index>(scratch_.get_size()); }
