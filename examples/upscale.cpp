@@ -5,11 +5,7 @@
 #include <cmath>
 #include <filesystem>
 
-#include "ashlar/io/checkpoint.hpp"
-#include "ashlar/io/huggingface.hpp"
-#include "ashlar/io/pth.hpp"
 #include "ashlar/io/restore_image.hpp"
-#include "ashlar/io/safetensors.hpp"
 #include "examples/upscale_support.hpp"
 
 namespace {
@@ -23,43 +19,14 @@ struct Options {
   bool self_ensemble = false, compare = false;
 };
 
-// The weights and what is known about them: the metadata of a safetensors file, the config.json of a
-// directory, or what --config says.
-std::unique_ptr<RestorationModel<CpuExec>> load(const Options& options, CpuExec& exec) {
-  Value config;
-  std::shared_ptr<const Parameters> parameters;
-  const fs::path path = options.model;
-  if (fs::is_directory(path)) {
-    const HuggingFaceModel files = load_huggingface(path.string());
-    config = files.config, parameters = files.parameters;
-  } else if (path.extension() == ".safetensors") {
-    const auto file = std::make_shared<const SafetensorsFile>(path.string());
-    const auto said = file->metadata().find("config");
-    if (said != file->metadata().end()) config = parse_config(said->second, "the model's metadata");
-    parameters = file;
-  } else if (!options.key.empty()) {
-    parameters = PthFile(path.string()).parameters(options.key);
-  } else {
-    parameters = open_checkpoint(path.string());
-  }
-  if (!options.config.empty()) {
-    const bool inline_text = options.config.front() == '{';
-    config = parse_config(inline_text ? options.config : read_text(options.config), "--config");
-  }
-  return load_restoration_model(config, *parameters, exec);
-}
-
 ImageFormat format_of(const Options& options) {
   if (options.format == "png") return ImageFormat::png;
-  if (options.format == "jpg" || options.format == "jpeg") return ImageFormat::jpeg;
-  std::string extension = fs::path(options.out).extension().string();
-  std::transform(extension.begin(), extension.end(), extension.begin(),
-                 [](unsigned char c) { return std::tolower(c); });
-  if (extension == ".png") return ImageFormat::png;
-  if (extension == ".jpg" || extension == ".jpeg") return ImageFormat::jpeg;
-  throw Error("InvalidArgument", concat("The name ", options.out,
-                                        " does not say whether PNG or JPEG is wanted; "
-                                        "end it in .png or .jpg, or give --format."));
+  return options.format == "auto" ? image_format(options.out) : ImageFormat::jpeg;
+}
+
+// --config is a file, or the text itself.
+std::string config_of(const Options& options) {
+  return options.config.empty() || options.config.front() == '{' ? options.config : read_text(options.config);
 }
 
 // Half of the memory that is free; more than 512 MiB makes nothing faster.
@@ -81,7 +48,7 @@ void upscale(const Options& options) {
   const ImageFormat format = format_of(options);
   const Image in = read_image(options.in);
   check_output(options, in, format);
-  const auto model = load(options, exec);
+  const auto model = open_restoration_model(options.model, exec, config_of(options), options.key);
 
   TileOptions tiles{.overlap = options.overlap, .self_ensemble = options.self_ensemble};
   tiles.tile = options.tile == "auto" ? automatic_tile(*model, in, tiles) : std::stol(options.tile);

@@ -66,15 +66,16 @@ void from_floats(View<const float, 3> in, Index first, Image& image) {
       }
 }
 
-ImageFormat format_of(const std::string& path) {
+}  // namespace
+
+ImageFormat image_format(const std::string& path) {
   std::string extension = std::filesystem::path(path).extension().string();
   for (char& c : extension) c = static_cast<char>(c >= 'A' && c <= 'Z' ? c - 'A' + 'a' : c);
   if (extension == ".png") return ImageFormat::png;
   if (extension == ".jpg" || extension == ".jpeg") return ImageFormat::jpeg;
-  refuse("write_image", "the name \"", path, "\" ends in none of .png, .jpg, .jpeg, and no format was given");
+  refuse("image_format", "the name \"", path,
+         "\" ends in none of .png, .jpg, .jpeg, and no format was given");
 }
-
-}  // namespace
 
 Image make_image(Index height, Index width, Index channels, int depth) {
   Image image{.height = height, .width = width, .channels = channels, .depth = depth};
@@ -109,8 +110,8 @@ std::string encode_image(const Image& image, ImageFormat format, const ImageWrit
 }
 
 void write_image(const std::string& path, const Image& image, const ImageWriteOptions& options) {
-  const std::string bytes =
-      encode_image(image, options.format == ImageFormat::by_name ? format_of(path) : options.format, options);
+  const std::string bytes = encode_image(
+      image, options.format == ImageFormat::by_name ? image_format(path) : options.format, options);
   detail::PendingFile file(path);
   file.write(bytes.data(), bytes.size());
   file.publish();

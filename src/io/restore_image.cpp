@@ -3,9 +3,14 @@
 
 #include <algorithm>
 #include <cmath>
+#include <filesystem>
 #include <limits>
 
 #include "ashlar/core/tensor.hpp"
+#include "ashlar/io/checkpoint.hpp"
+#include "ashlar/io/huggingface.hpp"
+#include "ashlar/io/pth.hpp"
+#include "ashlar/io/safetensors.hpp"
 #include "ashlar/ops/resize.hpp"
 
 namespace ashlar {
@@ -57,6 +62,26 @@ void enlarge(const Image& image, Index scale, Enlargement how, Index first, Inde
 }
 
 }  // namespace
+
+std::unique_ptr<RestorationModel<CpuExec>> open_restoration_model(const std::string& path, CpuExec& exec,
+                                                                  std::string_view config,
+                                                                  std::string_view level) {
+  Value said;
+  std::shared_ptr<const Parameters> parameters;
+  if (std::filesystem::is_directory(path)) {
+    const HuggingFaceModel files = load_huggingface(path);
+    said = files.config, parameters = files.parameters;
+  } else if (path.ends_with(".safetensors")) {
+    const auto file = std::make_shared<const SafetensorsFile>(path);
+    const auto found = file->metadata().find("config");
+    if (found != file->metadata().end()) said = parse_config(found->second, concat("config of ", path));
+    parameters = file;
+  } else {
+    parameters = level.empty() ? open_checkpoint(path) : PthFile(path).parameters(level);
+  }
+  if (!config.empty()) said = parse_config(config, "config");
+  return load_restoration_model(said, *parameters, exec);
+}
 
 Image resize_image(const Image& image, Index scale, Enlargement how, CpuExec& exec) {
   if (scale < 1) refuse("resize_image", "a scale of ", scale, ", expected at least 1");

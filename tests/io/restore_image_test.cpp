@@ -7,8 +7,6 @@
 #include <limits>
 
 #include "ashlar/core/tensor.hpp"
-#include "ashlar/io/huggingface.hpp"
-#include "ashlar/io/safetensors.hpp"
 #include "tests/io/files.hpp"
 
 namespace ashlar {
@@ -19,9 +17,8 @@ using Model = RestorationModel<CpuExec>;
 std::string example(std::string_view name) { return concat(ASHLAR_EXAMPLES, "/", name); }
 
 std::unique_ptr<Model> bundled() {
-  const SafetensorsFile file(example("models/swinir-light-x2.safetensors"));
   CpuExec exec;
-  return load_restoration_model(parse_config(file.metadata().at("config"), "config"), file, exec);
+  return open_restoration_model(example("models/swinir-light-x2.safetensors"), exec);
 }
 
 Image some(Index height, Index width, Index channels, int depth) {
@@ -52,6 +49,17 @@ const Tensor<float, 4>& whole() {
     return out;
   }();
   return result;
+}
+
+TEST(RestoreImage, OpensCheckpointsAsTheyAre) {
+  CpuExec exec;
+  EXPECT_EQ(bundled()->info().architecture, "SwinIR");
+  const std::string hat = concat(ASHLAR_GOLDENS, "/hat.pth");
+  EXPECT_EQ(open_restoration_model(hat, exec)->info().architecture, "HAT");
+  EXPECT_EQ(open_restoration_model(hat, exec, R"({"img_range": 255})", "params_ema")->scale(), 2);
+  EXPECT_THROW(open_restoration_model(hat, exec, R"({"upscale": 3})"), Error);
+  EXPECT_THROW(open_restoration_model(hat, exec, {}, "params"), Error);
+  EXPECT_THROW(open_restoration_model(example("images/raccoon.png"), exec), Error);
 }
 
 TEST(RestoreImage, TheBundledModelHasItsNumbers) {

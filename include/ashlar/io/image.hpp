@@ -26,6 +26,9 @@ struct Image {
 
 enum class ImageFormat { by_name, png, jpeg };  // by_name: .png, .jpg, .jpeg
 
+// png or jpeg, by the end of a file's name. Refused: names that tell neither.
+ImageFormat image_format(const std::string& path);
+
 struct ImageWriteOptions {
   ImageFormat format = ImageFormat::by_name;
   int jpeg_quality = 95;    // 1 to 100; from 90 on, colour is kept at full resolution

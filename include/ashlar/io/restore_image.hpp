@@ -1,10 +1,22 @@
 // SPDX-License-Identifier: Apache-2.0
 #pragma once
+#include <memory>
+#include <string>
+#include <string_view>
+
 #include "ashlar/io/image.hpp"
 #include "ashlar/models/tiled_restoration.hpp"
 
 namespace ashlar {
 inline namespace v0 {
+
+// The restoration model of a checkpoint as its authors released it: a .pth, a .safetensors, or a Hugging Face
+// directory. Settings that the tensors do not tell come from `config`, a JSON object, or else from the
+// directory's config.json or the file's metadata. `level` is the dictionary inside of a .pth, as "params";
+// empty: found by rule (PthFile::parameters()).
+std::unique_ptr<RestorationModel<CpuExec>> open_restoration_model(const std::string& path, CpuExec& exec,
+                                                                  std::string_view config = {},
+                                                                  std::string_view level = {});
 
 // A picture through a restoration model, by tiles: as many bits, channels with the same meaning, sides times
 // the model's scale. A gray picture goes through a model of three channels as three equal ones, and their
