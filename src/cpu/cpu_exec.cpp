@@ -10,6 +10,7 @@
 #include <vector>
 
 #include "ashlar/core/tensor.hpp"
+#include "src/core/scratch_stack.hpp"
 #include "src/cpu/gemm.hpp"
 #include "src/cpu/topology.hpp"
 
@@ -21,15 +22,7 @@ namespace ashlar {
 inline namespace v0 {
 namespace detail {
 
-struct ScratchArena {
-  struct Block {
-    Tensor<std::byte, 1> memory;
-    std::size_t used = 0;
-  };
-  std::vector<Block> blocks;
-  std::size_t current = 0;
-  int depth = 0;
-};
+struct ScratchArena : ScratchStack<HostBlock> {};
 
 struct CpuResources {
   ScratchArena arena;
@@ -39,9 +32,6 @@ struct CpuResources {
 }  // namespace detail
 
 namespace {
-
-constexpr std::size_t kAlign = 64;
-constexpr std::size_t kMinBlock = std::size_t{1} << 20;
 
 int default_threads() {
   int n = physical_cores();
@@ -148,46 +138,13 @@ void CpuExec::run(Index tasks, void (*task)(void*, Index, int), void* context) {
 }
 
 CpuScratch::CpuScratch(CpuExec& exec) : arena_(exec.resources_->arena) {
-  if (arena_.blocks.empty()) arena_.blocks.push_back({Tensor<std::byte, 1>({static_cast<Index>(kMinBlock)})});
-  block_ = arena_.current;
-  used_ = arena_.blocks[block_].used;
-  ++arena_.depth;
+  const auto mark = arena_.enter();
+  block_ = mark.block, used_ = mark.used;
 }
 
-CpuScratch::~CpuScratch() {
-  for (std::size_t i = block_ + 1; i < arena_.blocks.size(); ++i) arena_.blocks[i].used = 0;
-  arena_.current = block_;
-  arena_.blocks[block_].used = used_;
-  if (--arena_.depth != 0 || arena_.blocks.size() == 1) return;
-  // One block of the whole size, so that the next pass stays in it.
-  Index total = 0;
-  for (const auto& b : arena_.blocks) total += b.memory.size();
-  arena_.blocks.clear();
-  try {
-    arena_.blocks.push_back({Tensor<std::byte, 1>({total})});
-  } catch (const Error&) {  // the next get() tries again
-  }
-  arena_.current = 0;
-}
+CpuScratch::~CpuScratch() { arena_.leave({block_, used_}); }
 
-void* CpuScratch::bytes(Index n) {
-  const std::size_t need = (static_cast<std::size_t>(n) + kAlign - 1) / kAlign * kAlign;
-  auto& blocks = arena_.blocks;
-  auto fits = [&](const detail::ScratchArena::Block& b) {
-    return b.used + need <= static_cast<std::size_t>(b.memory.size());
-  };
-  while (!fits(blocks[arena_.current])) {
-    if (arena_.current + 1 == blocks.size()) {
-      const auto last = static_cast<std::size_t>(blocks.back().memory.size());
-      blocks.push_back({Tensor<std::byte, 1>({static_cast<Index>(std::max(need, 2 * last))})});
-    }
-    ++arena_.current;
-  }
-  auto& block = blocks[arena_.current];
-  void* p = block.memory.data() + block.used;
-  block.used += need;
-  return p;
-}
+void* CpuScratch::bytes(Index n) { return arena_.bytes(n); }
 
 }  // namespace v0
 }  // namespace ashlar

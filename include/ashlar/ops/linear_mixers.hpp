@@ -17,7 +17,8 @@ struct RecurrenceMember {
   bool unit_scale = false, g_optional = false;
 };
 
-inline void run_member(const RecurrenceMember& m, LinearRecurrence args, CpuExec& exec) {
+template <class State, class Exec>
+void run_member(const RecurrenceMember& m, LinearRecurrenceArgs<float, State> args, Exec& exec) {
   auto check = [&](std::string_view what, bool given, bool wanted, bool optional = false) {
     if (given && !wanted) refuse(m.name, what, " was given, expected none");
     if (!given && wanted && !optional) refuse(m.name, what, " is missing");
@@ -38,58 +39,71 @@ inline void run_member(const RecurrenceMember& m, LinearRecurrence args, CpuExec
 }  // namespace detail
 
 // Linear attention (Katharopoulos et al., 2020): no decay; may be normalised. Feature maps are the caller's.
-inline void linear_attention(const LinearRecurrence& args, CpuExec& exec) {
+template <class State, class Exec>
+void linear_attention(const LinearRecurrenceArgs<float, State>& args, Exec& exec) {
   detail::run_member({.name = "linear_attention", .normalize = true}, args, exec);
 }
 // RetNet (Sun et al., 2023): g is constant, see retention_decay.
-inline void retention(const LinearRecurrence& args, CpuExec& exec) {
+template <class State, class Exec>
+void retention(const LinearRecurrenceArgs<float, State>& args, Exec& exec) {
   detail::run_member({.name = "retention", .g = true}, args, exec);
 }
 // Lightning attention (Qin et al., 2024): g is constant, see lightning_decay. MiniMax has scale 1.
-inline void lightning_attention(const LinearRecurrence& args, CpuExec& exec) {
+template <class State, class Exec>
+void lightning_attention(const LinearRecurrenceArgs<float, State>& args, Exec& exec) {
   detail::run_member({.name = "lightning_attention", .g = true}, args, exec);
 }
 // Gated linear attention with one decay a head.
-inline void simple_gla(const LinearRecurrence& args, CpuExec& exec) {
+template <class State, class Exec>
+void simple_gla(const LinearRecurrenceArgs<float, State>& args, Exec& exec) {
   detail::run_member({.name = "simple_gla", .g = true}, args, exec);
 }
 // Gated linear attention (Yang et al., 2024).
-inline void gla(const LinearRecurrence& args, CpuExec& exec) {
+template <class State, class Exec>
+void gla(const LinearRecurrenceArgs<float, State>& args, Exec& exec) {
   detail::run_member({.name = "gla", .gk = true}, args, exec);
 }
 // HGRN2 (Qin et al., 2024): k = 1 - exp(gk).
-inline void hgrn2(const LinearRecurrence& args, CpuExec& exec) {
+template <class State, class Exec>
+void hgrn2(const LinearRecurrenceArgs<float, State>& args, Exec& exec) {
   detail::run_member({.name = "hgrn2", .gk = true}, args, exec);
 }
 // The SSD of Mamba-2 (Dao and Gu, 2024): q = C, k = B, v = dt x, g = -exp(A_log) dt, scale 1; D x is the
 // caller's.
-inline void mamba2_ssd(const LinearRecurrence& args, CpuExec& exec) {
+template <class State, class Exec>
+void mamba2_ssd(const LinearRecurrenceArgs<float, State>& args, Exec& exec) {
   detail::run_member({.name = "mamba2_ssd", .g = true, .unit_scale = true}, args, exec);
 }
 // RWKV-6 (Peng et al., 2024): reads before the update, with a bonus; scale 1.
-inline void rwkv6(const LinearRecurrence& args, CpuExec& exec) {
+template <class State, class Exec>
+void rwkv6(const LinearRecurrenceArgs<float, State>& args, Exec& exec) {
   detail::run_member({.name = "rwkv6", .gk = true, .bonus = true, .unit_scale = true}, args, exec);
 }
 // RWKV-7 (Peng et al., 2025): a = -kk, b = kk eta; scale 1.
-inline void rwkv7(const LinearRecurrence& args, CpuExec& exec) {
+template <class State, class Exec>
+void rwkv7(const LinearRecurrenceArgs<float, State>& args, Exec& exec) {
   detail::run_member({.name = "rwkv7", .gk = true, .low_rank = true, .unit_scale = true}, args, exec);
 }
 // The delta rule (Schlag et al., 2021).
-inline void delta_rule(const LinearRecurrence& args, CpuExec& exec) {
+template <class State, class Exec>
+void delta_rule(const LinearRecurrenceArgs<float, State>& args, Exec& exec) {
   detail::run_member({.name = "delta_rule", .beta = true}, args, exec);
 }
 // The gated delta rule (Yang, Kautz and Hatamizadeh, 2024).
-inline void gated_delta_rule(const LinearRecurrence& args, CpuExec& exec) {
+template <class State, class Exec>
+void gated_delta_rule(const LinearRecurrenceArgs<float, State>& args, Exec& exec) {
   detail::run_member({.name = "gated_delta_rule", .g = true, .beta = true}, args, exec);
 }
 // Gated DeltaProduct (Siems et al., 2025): `substeps` delta updates a token; g may be left out.
-inline void gated_delta_product(const LinearRecurrence& args, CpuExec& exec) {
+template <class State, class Exec>
+void gated_delta_product(const LinearRecurrenceArgs<float, State>& args, Exec& exec) {
   detail::run_member(
       {.name = "gated_delta_product", .g = true, .beta = true, .substeps = true, .g_optional = true}, args,
       exec);
 }
 // Kimi delta attention (Kimi Team, 2025): the delta rule with a decay of each key channel.
-inline void kda(const LinearRecurrence& args, CpuExec& exec) {
+template <class State, class Exec>
+void kda(const LinearRecurrenceArgs<float, State>& args, Exec& exec) {
   detail::run_member({.name = "kda", .gk = true, .beta = true}, args, exec);
 }
 

@@ -17,10 +17,12 @@ enum class RecurrenceForm : std::uint8_t { automatic, recurrent, chunk };
 
 // Asks for a copy of a sequence's state after the first `tokens` of its tokens in this call, for a prefix
 // cache.
-struct StateRequest {
+template <class State>
+struct StateRequestOf {
   Index sequence = 0, tokens = 0;
-  RecurrentState* state = nullptr;
+  State* state = nullptr;
 };
+using StateRequest = StateRequestOf<RecurrentState>;
 
 // The linear recurrence of the whole family, over each sequence, for each head h, with a state S [Dk, Dv]:
 //   S'_t = D_t S_{t-1}                                       decay: D_t = exp(g_t), or diag(exp(gk_t)), or 1
@@ -47,7 +49,7 @@ struct StateRequest {
 // that is positive or NaN (which, and where), bad offsets, states of another shape or number or given twice,
 // states that keep updates of other substeps, requests outside their sequence. `out` must not overlap the
 // inputs. Backward needs the inputs and the states at chunk borders.
-template <class T>
+template <class T, class State = RecurrentState>
 struct LinearRecurrenceArgs {
   View<const T, 3> q;     // [T, H', Dk]
   View<const T, 3> k;     // [T n, H', Dk]
@@ -57,7 +59,7 @@ struct LinearRecurrenceArgs {
   View<T, 3> out;         // [T, H, Dv]
   T scale = 0;            // 0: Dk^-1/2
   Offsets offsets;        // of the tokens
-  std::span<RecurrentState* const>
+  std::span<State* const>
       states;              // one a sequence, read and updated; empty: start from zero, keep nothing
   View<const T, 3> gk;     // [T, H', Dk], log decay of each key channel; empty: none
   View<const T, 3> a, b;   // [T n, H', Dk]; empty: no low-rank transition
@@ -65,7 +67,7 @@ struct LinearRecurrenceArgs {
   Index substeps = 1;
   bool normalize = false;
   T normalizer_eps = T(1e-10);
-  std::span<const StateRequest> requests;
+  std::span<const StateRequestOf<State>> requests;
   RecurrenceForm form = RecurrenceForm::automatic;
   Index chunk = 0;  // rows of k a chunk of the chunk form; 0: the measured best
 };

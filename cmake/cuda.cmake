@@ -1,0 +1,33 @@
+# ashlar::cuda with its kernels: machine code for compute capability 8.0 and for Hopper with its own instructions
+# (9.0a), and PTX for what comes later. Which of them runs is chosen at run time.
+set(ASHLAR_CUDA_ARCHITECTURES "80-real;90a-real;90-virtual" CACHE STRING "what CUDA kernels are compiled for")
+set(CMAKE_CUDA_ARCHITECTURES ${ASHLAR_CUDA_ARCHITECTURES})
+if(NOT CMAKE_CUDA_COMPILER AND EXISTS /usr/local/cuda/bin/nvcc)
+  set(CMAKE_CUDA_COMPILER /usr/local/cuda/bin/nvcc)
+endif()
+enable_language(CUDA)
+find_package(CUDAToolkit 12.3 REQUIRED)
+
+ashlar_add_library(ashlar_cuda cuda cuda/models)
+file(GLOB_RECURSE kernels CONFIGURE_DEPENDS ${PROJECT_SOURCE_DIR}/src/cuda/*.cu)
+set(hopper_kernels ${kernels})
+list(FILTER kernels EXCLUDE REGEX /src/cuda/sm90/)
+list(FILTER hopper_kernels INCLUDE REGEX /src/cuda/sm90/)
+target_sources(ashlar_cuda PRIVATE ${kernels})
+target_link_libraries(ashlar_cuda PRIVATE CUDA::cudart_static CUDA::cublasLt)
+set(cuda_objects ashlar_cuda)
+if(hopper_kernels)
+  add_library(ashlar_cuda_sm90 OBJECT ${hopper_kernels})
+  set_target_properties(ashlar_cuda_sm90 PROPERTIES CUDA_ARCHITECTURES 90a-real POSITION_INDEPENDENT_CODE ON)
+  target_include_directories(ashlar_cuda_sm90 PRIVATE ${PROJECT_SOURCE_DIR}/include ${PROJECT_SOURCE_DIR})
+  target_sources(ashlar_cuda PRIVATE $<TARGET_OBJECTS:ashlar_cuda_sm90>)
+  list(APPEND cuda_objects ashlar_cuda_sm90)
+endif()
+foreach(target IN LISTS cuda_objects)
+  target_compile_features(${target} PRIVATE cuda_std_20)
+  set_target_properties(${target} PROPERTIES CUDA_EXTENSIONS OFF)
+  target_compile_options(${target} PRIVATE $<$<COMPILE_LANGUAGE:CUDA>:--expt-relaxed-constexpr -lineinfo>)
+endforeach()
+
+# The language models that src/cuda/models/<name>.cpp instantiates, as cuda_model_<name>.
+file(GLOB models CONFIGURE_DEPENDS RELATIVE ${PROJECT_SOURCE_DIR}/src/cuda/models ${PROJECT_SOURCE_DIR}/src/cuda/models/*.cpp)

@@ -1,0 +1,55 @@
+// SPDX-License-Identifier: Apache-2.0
+// The ops that run on a device: the same arguments and the same equations, said where the op is declared.
+// Arrays are in device memory, lists of integers and offsets in the host's.
+#pragma once
+#include "ashlar/cuda/cuda_exec.hpp"
+#include "ashlar/cuda/device_recurrent_state.hpp"
+#include "ashlar/cuda/device_weight.hpp"
+#include "ashlar/ops/activation.hpp"
+#include "ashlar/ops/decay_gate.hpp"
+#include "ashlar/ops/embedding.hpp"
+#include "ashlar/ops/linear_mixers.hpp"
+#include "ashlar/ops/moe.hpp"
+#include "ashlar/ops/norm.hpp"
+#include "ashlar/ops/residual_add.hpp"
+#include "ashlar/ops/rope.hpp"
+#include "ashlar/ops/sampling.hpp"
+#include "ashlar/ops/short_conv.hpp"
+#include "ashlar/ops/softmax_attention.hpp"
+
+namespace ashlar {
+inline namespace v0 {
+
+void activate(const Activate& args, CudaExec& exec);
+void decay_gate(const DecayGate& args, CudaExec& exec);
+void embedding(const Embedding& args, CudaExec& exec);
+void rms_norm(const RmsNorm& args, CudaExec& exec);
+void layer_norm(const LayerNorm& args, CudaExec& exec);
+void l2_norm(const L2Norm& args, CudaExec& exec);
+void sum_norm(const SumNorm& args, CudaExec& exec);
+void residual_add(const ResidualAdd& args, CudaExec& exec);
+void rope(const Rope& args, CudaExec& exec);
+void short_conv(const ShortConv& args, CudaExec& exec);
+
+// moe_route writes its experts, and moe_group its lists, in host memory: a step with them waits for the device.
+void moe_route(const MoeRoute& args, CudaExec& exec);
+void moe_group(const MoeGroup& args, CudaExec& exec);
+void moe_gather(const MoeGather& args, CudaExec& exec);
+void moe_combine(const MoeCombine& args, CudaExec& exec);
+
+// Queries, keys and values of f32 (in Precision::fast products are of values rounded to bf16), of f32 with keys
+// and values of bf16, or all of bf16 or f16 with an output of the same type.
+void softmax_attention(const SoftmaxAttention& args, CudaExec& exec);
+void softmax_attention(const SoftmaxAttentionArgs<float, bf16>& args, CudaExec& exec);
+void softmax_attention(const SoftmaxAttentionArgs<float, bf16, bf16>& args, CudaExec& exec);
+void softmax_attention(const SoftmaxAttentionArgs<bf16>& args, CudaExec& exec);
+void softmax_attention(const SoftmaxAttentionArgs<f16>& args, CudaExec& exec);
+void merge_attention(const MergeAttention& args, CudaExec& exec);
+
+void linear_recurrence(const DeviceLinearRecurrence& args, CudaExec& exec);
+
+// The next token of each row of logits [N, V]: the largest one, the first of equals. ids [N] in device memory.
+void argmax(View<const float, 2> logits, View<std::int32_t, 1> ids, CudaExec& exec);
+
+}  // namespace v0
+}  // namespace ashlar
