@@ -29,5 +29,5 @@ foreach(target IN LISTS cuda_objects)
   target_compile_options(${target} PRIVATE $<$<COMPILE_LANGUAGE:CUDA>:--expt-relaxed-constexpr -lineinfo>)
 endforeach()
 
-# The language models that src/cuda/models/<name>.cpp instantiates, as cuda_model_<name>.
-file(GLOB models CONFIGURE_DEPENDS RELATIVE ${PROJECT_SOURCE_DIR}/src/cuda/models ${PROJECT_SOURCE_DIR}/src/cuda/models/*.cpp)
+# The list of language models: src/cuda/models/<name>.cpp defines cuda_model_<name>.
+ashlar_list_models(ashlar_cuda cuda/models CudaModel cuda_model)

@@ -8,8 +8,10 @@ install(DIRECTORY ${PROJECT_SOURCE_DIR}/include/ashlar DESTINATION ${CMAKE_INSTA
         FILES_MATCHING PATTERN "*.hpp")
 install(TARGETS ashlar EXPORT ashlar_targets)
 install(TARGETS ashlar_io EXPORT ashlar_io_targets)
+install(TARGETS ashlar_cuda EXPORT ashlar_cuda_targets)
 install(EXPORT ashlar_targets NAMESPACE ashlar:: DESTINATION ${package_dir} FILE ashlarTargets.cmake)
 install(EXPORT ashlar_io_targets NAMESPACE ashlar:: DESTINATION ${package_dir} FILE ashlarIoTargets.cmake)
+install(EXPORT ashlar_cuda_targets NAMESPACE ashlar:: DESTINATION ${package_dir} FILE ashlarCudaTargets.cmake)
 
 # What a static library leaves for its user to link; a shared one brings it along.
 get_target_property(type ashlar TYPE)

@@ -10,18 +10,18 @@
 #include <iostream>
 #include <iterator>
 
-#include "ashlar/core/peak.hpp"
 #include "ashlar/io/huggingface.hpp"
 #include "ashlar/io/tokenizer.hpp"
 #include "ashlar/models/load.hpp"
 #include "ashlar/ops/sampling.hpp"
+#include "examples/place.hpp"
 
 namespace {
 
 using namespace ashlar;
 
 struct Options {
-  std::string model = ASHLAR_BUNDLED_MODEL, prompt;
+  std::string model = ASHLAR_BUNDLED_MODEL, prompt, device = "cpu";
   bool prompt_given = false;
   Index max_tokens = 200;
   int threads = 0;
@@ -38,11 +38,12 @@ void print(const std::string& text) {
 }
 
 // Long prompts go through in parts, so that a terminal can show how far it is.
-void read_prompt(const DecoderLm<CpuExec>& model, std::span<const std::int32_t> ids,
-                 DecoderCache<CpuExec>& cache, View<float, 2> logits, CpuExec& exec) {
-  constexpr std::size_t kPart = 512;
+template <class Exec>
+void read_prompt(const DecoderLm<Exec>& model, std::span<const std::int32_t> ids, DecoderCache<Exec>& cache,
+                 View<float, 2> logits, Exec& exec) {
+  constexpr std::size_t kPart = 2048;
   const bool show = ids.size() > kPart && isatty(STDERR_FILENO);
-  DecoderCache<CpuExec>* const caches[] = {&cache};
+  DecoderCache<Exec>* const caches[] = {&cache};
   for (std::size_t begin = 0; begin < ids.size(); begin += kPart) {
     if (show) std::fprintf(stderr, "\rreading the prompt: %zu of %zu tokens", begin, ids.size());
     model.prefill(ids.subspan(begin, std::min(kPart, ids.size() - begin)), {}, caches, logits, exec);
@@ -50,8 +51,11 @@ void read_prompt(const DecoderLm<CpuExec>& model, std::span<const std::int32_t> 
   if (show) std::fprintf(stderr, "\r\033[K");
 }
 
+template <class Place>
 void generate(const Options& options) {
-  CpuExec exec({options.threads});
+  using Exec = typename Place::Exec;
+  Place place(options.threads);
+  Exec& exec = place.exec;
   const HuggingFaceModel files = load_huggingface(options.model);
   const Tokenizer tokenizer = Tokenizer::from_directory(options.model);
   const auto model = load_decoder_lm(files.config, *files.parameters, exec);
@@ -67,26 +71,28 @@ void generate(const Options& options) {
                 concat("The prompt has ", prompt_tokens, " tokens, and the model's context of ",
                        model->max_positions(), " leaves no room to continue it."));
   const Index most = std::min(options.max_tokens, model->max_positions() - prompt_tokens);
-  auto cache = model->new_cache(prompt_tokens + most);
-  Tensor<float, 2> logits({1, vocab});
+  auto cache = model->new_cache(prompt_tokens + most, Place::kKeyValues);
+  typename Backend<Exec>::template Array<float, 2> logits({1, vocab});
   ids.reserve(static_cast<std::size_t>(prompt_tokens + most));
 
   print(options.prompt);
   const auto start = std::chrono::steady_clock::now();
   read_prompt(*model, ids, cache, logits.view(), exec);
+  Tensor<float, 2> now = place.read(logits);
   const double prompt_seconds = seconds_since(start);
 
   const auto first = std::chrono::steady_clock::now();
   TokenStream text(tokenizer, true);
-  DecoderCache<CpuExec>* const caches[] = {&cache};
+  DecoderCache<Exec>* const caches[] = {&cache};
   Index generated = 0, decoded = 0;
   while (generated < most) {
-    const std::int32_t next = sampler(logits.view()[0], ids);
+    const std::int32_t next = sampler(now.view()[0], ids);
     if (std::find(stop.begin(), stop.end(), next) != stop.end()) break;
     ids.push_back(next);
     print(text.push(next));
     if (++generated == most) break;
-    model->decode(std::span(&next, 1), caches, logits.view(), exec);
+    place.step([&] { model->decode(std::span(&next, 1), caches, logits.view(), exec); });
+    now = place.read(logits);
     ++decoded;
   }
   const double seconds = seconds_since(first);
@@ -96,8 +102,8 @@ void generate(const Options& options) {
   const double bytes = static_cast<double>(model->size().bytes_per_token);
   std::fprintf(stderr, "\nprompt: %td tokens, %.1f tokens/s; generated: %td tokens, %.1f tokens/s; ",
                prompt_tokens, static_cast<double>(prompt_tokens) / prompt_seconds, generated, rate);
-  std::fprintf(stderr, "%.1f MB of weights a token, %.0f %% of memory's read bandwidth (%d threads)\n",
-               bytes / 1e6, 100 * rate * bytes / measure_read_bandwidth(exec), exec.threads());
+  std::fprintf(stderr, "%.1f MB of weights a token, %.0f %% of memory's bandwidth (%s)\n", bytes / 1e6,
+               100 * rate * bytes / place.bandwidth(), place.name().c_str());
 }
 
 }  // namespace
@@ -125,13 +131,16 @@ int main(int argc, char** argv) {
                  "above 1: repeats get less likely")
       ->capture_default_str();
   app.add_option("--seed", options.sampling.seed, "of the random numbers")->capture_default_str();
+  app.add_option("--device", options.device, "cpu or cuda")
+      ->capture_default_str()
+      ->check(CLI::IsMember({"cpu", "cuda"}));
   app.add_option("--threads", options.threads, "0: one a physical core")
       ->capture_default_str()
       ->check(CLI::Range(0, 1024));
   try {
     app.parse(argc, argv);
     if (prompt->count() == 0) options.prompt.assign(std::istreambuf_iterator<char>(std::cin), {});
-    generate(options);
+    options.device == "cuda" ? generate<OnCuda>(options) : generate<OnCpu>(options);
   } catch (const CLI::Success& e) {
     return app.exit(e);
   } catch (const std::exception& e) {

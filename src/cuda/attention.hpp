@@ -8,16 +8,16 @@ namespace ashlar {
 inline namespace v0 {
 namespace cuda {
 
-// Keys and values of one sequence, in elements: position j of [start, end) is row j - start; in a ring row j mod
-// ring; in pages row pages[(j - start) / page] page + (j - start) mod page.
+// Keys and values of one sequence, in elements: position j of [start, end) is row j - start; in a ring row j
+// mod ring; in pages row pages[(j - start) / page] page + (j - start) mod page.
 struct AttentionSequence {
   const void* k = nullptr;
   const void* v = nullptr;
   std::int64_t k_row = 0, k_head = 0, v_row = 0, v_head = 0;  // strides
   const Index* pages = nullptr;                               // in device memory
-  int first_query = 0, queries = 0;  // rows of q and out
-  int start = 0, end = 0;            // query i stands at position end - queries + i
-  int ring = 0, page = 0;            // 0: neither
+  int first_query = 0, queries = 0;                           // rows of q and out
+  int start = 0, end = 0;                                     // query i stands at position end - queries + i
+  int ring = 0, page = 0;                                     // 0: neither
 
   __host__ __device__ std::int64_t row(int j) const {
     if (ring != 0) return j % ring;
@@ -53,8 +53,8 @@ struct AttentionCall {
   const float* alibi = nullptr;  // [heads]
 };
 
-// Each says whether it takes a call (shapes, types, options, device); and queues it. out is not written by one
-// that does not take it.
+// Each says whether it takes a call (shapes, types, options, device); and queues it. out is not written by
+// one that does not take it.
 bool attention_sm90_takes(const AttentionCall& call, const CudaExec& exec);
 void attention_sm90(const AttentionCall& call, CudaExec& exec);
 bool attention_decode_takes(const AttentionCall& call, const CudaExec& exec);

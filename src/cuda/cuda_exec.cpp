@@ -47,13 +47,14 @@ bool cuda_available(std::string* why) {
   if (status == cudaSuccess && devices > 0) return true;
   cudaGetLastError();
   if (why != nullptr)
-    *why = status == cudaSuccess ? "This machine has no CUDA device."
-                                 : concat("This machine has no usable CUDA device: ", cudaGetErrorString(status),
-                                          ".");
+    *why = status == cudaSuccess
+               ? "This machine has no CUDA device."
+               : concat("This machine has no usable CUDA device: ", cudaGetErrorString(status), ".");
   return false;
 }
 
-CudaExec::CudaExec(const CudaOptions& options) : precision_(options.precision), verbose_(set("ASHLAR_VERBOSE")) {
+CudaExec::CudaExec(const CudaOptions& options)
+    : precision_(options.precision), verbose_(set("ASHLAR_VERBOSE")) {
   if (std::string why; !cuda_available(&why)) throw Error("NoCuda", concat("CudaExec: ", why));
   int devices = 0;
   check_cuda(cudaGetDeviceCount(&devices), "CudaExec");

@@ -20,8 +20,8 @@ void allow_shared(const void* kernel, std::size_t bytes, int device, const char*
   static std::set<std::tuple<const void*, int, std::size_t>> allowed;
   const std::lock_guard lock(mutex);
   if (!allowed.emplace(kernel, device, bytes).second) return;
-  check_cuda(cudaFuncSetAttribute(kernel, cudaFuncAttributeMaxDynamicSharedMemorySize, static_cast<int>(bytes)),
-             op);
+  check_cuda(
+      cudaFuncSetAttribute(kernel, cudaFuncAttributeMaxDynamicSharedMemorySize, static_cast<int>(bytes)), op);
 }
 
 void after(CudaExec& exec, const char* op) {

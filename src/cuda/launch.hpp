@@ -40,8 +40,8 @@ void launch(CudaExec& exec, const char* op, void (*kernel)(P...), const LaunchSh
   detail::launch_kernel(exec, op, reinterpret_cast<const void*>(kernel), shape, pointers, sizes);
 }
 
-// Queues work of a library, `call`, which is what it is as long as `signature` (all pointers and sizes that it
-// is given) stays the same.
+// Queues work of a library, `call`, which is what it is as long as `signature` (all pointers and sizes that
+// it is given) stays the same.
 void launch_call(CudaExec& exec, const char* op, std::span<const std::byte> signature,
                  const std::function<void()>& call);
 template <class Signature>

@@ -127,7 +127,7 @@ void Backend<CpuExec>::copy(View<const bf16, 3> from, View<bf16, 3> to, CpuExec&
 void Backend<CpuExec>::move(View<const float, 2> from, View<float, 2> to) { move_rows(from, to); }
 void Backend<CpuExec>::move(View<const bf16, 2> from, View<bf16, 2> to) { move_rows(from, to); }
 
-void Backend<CpuExec>::fill(View<float, 3> to, float value) {
+void Backend<CpuExec>::fill(View<float, 3> to, float value, CpuExec&) {
   const auto [rows, heads, dim] = to.shape;
   for (Index i = 0; i < rows; ++i)
     for (Index h = 0; h < heads; ++h) std::fill_n(to.at(i, h), dim, value);

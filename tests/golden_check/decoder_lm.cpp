@@ -1,6 +1,8 @@
 // SPDX-License-Identifier: Apache-2.0
 #include <algorithm>
 
+#include "ashlar/cuda/graph.hpp"
+#include "ashlar/cuda/load.hpp"
 #include "ashlar/io/huggingface.hpp"
 #include "ashlar/models/load.hpp"
 #include "tests/golden_check/runner.hpp"
@@ -8,9 +10,25 @@
 namespace ashlar::golden {
 namespace {
 
-constexpr double kModelBound = 1e-4;
+// Of logits: of f32 sums in whatever order a library for products on a device takes.
+double bound(const CpuExec&) { return 1e-4; }
+double bound(const CudaExec&) { return 1e-3; }
 
-using Model = DecoderLm<CpuExec>;
+const Tensor<float, 2>& on_host(const Tensor<float, 2>& t) { return t; }
+Tensor<float, 2> on_host(const DeviceTensor<float, 2>& t) { return t.to_host(); }
+
+// Steps of decoding, on a device as a graph.
+struct Steps {
+  template <class F>
+  void run(CpuExec&, F&& step) {
+    step();
+  }
+  template <class F>
+  void run(CudaExec& exec, F&& step) {
+    graph.run(exec, step);
+  }
+  CudaGraph graph;
+};
 
 Index extent(const Parameters& golden, const std::string& name, std::size_t axis) {
   const Parameter p = golden.at(name);
@@ -19,38 +37,44 @@ Index extent(const Parameters& golden, const std::string& name, std::size_t axis
 }
 
 // All prompts at once, packed, without caches: every token's logits.
-void check_full_forward(const std::string& slug, const Model& model, const Parameters& golden, Report& report,
-                        CpuExec& exec) {
+template <class Exec>
+void check_full_forward(const std::string& slug, const DecoderLm<Exec>& model, const Parameters& golden,
+                        Report& report, Exec& exec) {
   const auto ids = integers(golden, "input.ids");
   const Index batch = extent(golden, "input.ids", 0), length = extent(golden, "input.ids", 1);
   std::vector<Index> starts;
   for (Index n = 0; n <= batch; ++n) starts.push_back(n * length);
-  Tensor<float, 2> logits({batch * length, model.vocab_size()});
+  typename Backend<Exec>::template Array<float, 2> logits({batch * length, model.vocab_size()});
   model.prefill(ids, starts, {}, logits.view(), exec);
-  report.compare(slug, "logits", logits.data(), logits.size(), floats(golden, "output.logits"), kModelBound);
+  const auto& got = on_host(logits);
+  report.compare(slug, "logits", got.data(), got.size(), floats(golden, "output.logits"), bound(exec));
 }
 
 // Prefill and greedy decoding with caches, all sequences in one batch.
-void check_generation(const std::string& slug, const Model& model, const Parameters& golden, Report& report,
-                      CpuExec& exec) {
+template <class Exec>
+void check_generation(const std::string& slug, const DecoderLm<Exec>& model, const Parameters& golden,
+                      Report& report, Exec& exec) {
+  using Cache = typename DecoderLm<Exec>::Cache;
   const auto ids = integers(golden, "input.ids"), want = integers(golden, "output.gen_ids");
   const Index batch = extent(golden, "input.ids", 0), length = extent(golden, "input.ids", 1);
   const Index steps = extent(golden, "output.gen_ids", 1), vocab = model.vocab_size();
-  std::vector<Model::Cache> caches(static_cast<std::size_t>(batch), model.new_cache(length + steps));
-  std::vector<Model::Cache*> pointers;
+  std::vector<Cache> caches(static_cast<std::size_t>(batch), model.new_cache(length + steps));
+  std::vector<Cache*> pointers;
   std::vector<Index> starts{0};
   for (auto& cache : caches) pointers.push_back(&cache), starts.push_back(starts.back() + length);
 
   Tensor<float, 3> all({batch, steps, vocab});
-  Tensor<float, 2> logits({batch, vocab});
+  typename Backend<Exec>::template Array<float, 2> logits({batch, vocab});
+  Steps steps_of_decoding;
   std::vector<std::int32_t> got(want.size()), next(static_cast<std::size_t>(batch));
   for (Index step = 0; step < steps; ++step) {
     if (step == 0)
       model.prefill(ids, starts, pointers, logits.view(), exec);
     else
-      model.decode(next, pointers, logits.view(), exec);
+      steps_of_decoding.run(exec, [&] { model.decode(next, pointers, logits.view(), exec); });
+    const auto& now = on_host(logits);
     for (Index n = 0; n < batch; ++n) {
-      const float* row = logits.view().at(n);
+      const float* row = now.view().at(n);
       std::copy(row, row + vocab, all.view().at(n, step));
       next[static_cast<std::size_t>(n)] = static_cast<std::int32_t>(std::max_element(row, row + vocab) - row);
       got[static_cast<std::size_t>(n * steps + step)] = next[static_cast<std::size_t>(n)];
@@ -59,7 +83,7 @@ void check_generation(const std::string& slug, const Model& model, const Paramet
   report.check(slug, "gen_ids", got == want, concat(got.size(), " tokens"));
   if (golden.contains("output.gen_logits"))
     report.compare(slug, "gen_logits", all.data(), all.size(), floats(golden, "output.gen_logits"),
-                   kModelBound);
+                   bound(exec));
 }
 
 // hf-<model>.safetensors with the weights in the directory hf/<model> beside it.
@@ -78,7 +102,8 @@ const Runner kHuggingFace{
       const HuggingFaceModel model = load_huggingface((path.parent_path() / "hf" / model_of(path)).string());
       check_decoder_lm(path.stem().string(), model.config, *model.parameters, SafetensorsFile(path.string()),
                        report);
-    }};
+    },
+    true};
 const Registration kRegisteredHuggingFace(kHuggingFace);
 
 // <name>.golden.safetensors of a bundled model.
@@ -98,17 +123,29 @@ const Runner kBundled{
       const HuggingFaceModel model = load_huggingface(bundled_model(path).string());
       check_decoder_lm(path.stem().stem().string(), model.config, *model.parameters,
                        SafetensorsFile(path.string()), report);
-    }};
+    },
+    true};
 const Registration kRegisteredBundled(kBundled);
 
 }  // namespace
 
-void check_decoder_lm(const std::string& slug, const Value& config, const Parameters& weights,
-                      const Parameters& golden, Report& report) {
-  CpuExec exec;
+template <class Exec>
+void check_on(Exec& exec, const std::string& slug, const Value& config, const Parameters& weights,
+              const Parameters& golden, Report& report) {
   const auto model = load_decoder_lm(config, weights, exec);
   check_full_forward(slug, *model, golden, report, exec);
   if (golden.contains("output.gen_ids")) check_generation(slug, *model, golden, report, exec);
+}
+
+void check_decoder_lm(const std::string& slug, const Value& config, const Parameters& weights,
+                      const Parameters& golden, Report& report) {
+  if (device() == Device::cuda) {
+    CudaExec exec({.precision = Precision::full});
+    check_on(exec, slug, config, weights, golden, report);
+  } else {
+    CpuExec exec;
+    check_on(exec, slug, config, weights, golden, report);
+  }
 }
 
 }  // namespace ashlar::golden

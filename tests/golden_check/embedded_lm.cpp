@@ -38,7 +38,8 @@ const Runner kEmbedded{
         throw Error("InvalidConfig", "golden: its metadata has no config");
       check_decoder_lm(path.stem().string(), parse_config(config->second, "the golden's config"),
                        *embedded_parameters(file), *file, report);
-    }};
+    },
+    true};
 const Registration kRegistered(kEmbedded);
 
 }  // namespace

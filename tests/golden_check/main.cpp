@@ -41,6 +41,11 @@ int Report::finish() const {
   return failed_ == 0 ? 0 : 1;
 }
 
+Device& device() {
+  static Device chosen = Device::cpu;
+  return chosen;
+}
+
 std::vector<const Runner*>& runners() {
   static std::vector<const Runner*> all;
   return all;
@@ -66,8 +71,10 @@ std::vector<std::int32_t> integers(const Parameters& file, const std::string& na
 namespace {
 
 int usage() {
-  std::fputs("golden_check [--list] PATH...: compares with golden files; see --list for what it takes\n",
-             stderr);
+  std::fputs(
+      "golden_check [--list] [--device cpu|cuda] PATH...: compares with golden files; see --list for what it "
+      "takes\n",
+      stderr);
   return 1;
 }
 
@@ -75,6 +82,8 @@ void run(const Path& path, Report& report) {
   if (!std::filesystem::exists(path)) return report.check(path.string(), "there is no such file", false);
   for (const Runner* runner : runners()) {
     if (!runner->accepts(path)) continue;
+    if (device() == Device::cuda && !runner->on_cuda)
+      return report.skip(path.stem().string(), "on the CPU alone");
     try {
       runner->run(path, report);
     } catch (const std::exception& e) {
@@ -96,7 +105,15 @@ int main(int argc, char** argv) {
     if (argc == 2) return 0;
   }
   Report report;
-  for (int i = 1; i < argc; ++i)
-    if (std::strcmp(argv[i], "--list") != 0) run(argv[i], report);
+  for (int i = 1; i < argc; ++i) {
+    if (std::strcmp(argv[i], "--list") == 0) continue;
+    if (std::strcmp(argv[i], "--device") != 0) {
+      run(argv[i], report);
+      continue;
+    }
+    const char* const name = ++i < argc ? argv[i] : "";
+    if (std::strcmp(name, "cpu") != 0 && std::strcmp(name, "cuda") != 0) return usage();
+    device() = std::strcmp(name, "cuda") == 0 ? Device::cuda : Device::cpu;
+  }
   return report.finish();
 }

@@ -38,7 +38,12 @@ struct Runner {
   const char* files;  // what it takes, for --list
   bool (*accepts)(const Path& path);
   void (*run)(const Path& path, Report& report);
+  bool on_cuda = false;  // it has a way to run on the device
 };
+
+// Where runners compute what can be computed there: the program's --device.
+enum class Device { cpu, cuda };
+Device& device();
 
 std::vector<const Runner*>& runners();
 

@@ -37,12 +37,12 @@ struct CudaResources;  // stream, cuBLASLt, scratch memory, what is being record
 }  // namespace detail
 
 // Where CUDA ops run: a stream of one device, scratch memory, the library for dense layers. Not shared
-// between threads. Arrays of numbers (View<float, ...>) are in the device's memory; lists of integers that say
-// where things are (offsets, positions, ids, pages) are in the host's, as on the CPU, and are read before an
-// op returns. Ops are queued: results are there after synchronize(), and an error of the device's is thrown
-// there, or where the next op meets it. With ASHLAR_CUDA_SYNC=1 in the environment each op waits, so that the
-// error names the op.
-// Refused: Error("NoCuda") where there is no device or the build has no CUDA layer.
+// between threads. Arrays of numbers (View<float, ...>) are in the device's memory; lists of integers that
+// say where things are (offsets, positions, ids, pages) are in the host's, as on the CPU, and are read before
+// an op returns. Ops are queued: results are there after synchronize(), and an error of the device's is
+// thrown there, or where the next op meets it. With ASHLAR_CUDA_SYNC=1 in the environment each op waits, so
+// that the error names the op. Refused: Error("NoCuda") where there is no device or the build has no CUDA
+// layer.
 class CudaExec {
  public:
   using Scratch = CudaScratch;
@@ -54,7 +54,7 @@ class CudaExec {
 
   CudaStream stream() const { return stream_; }
   Precision precision() const { return precision_; }
-  int capability() const { return capability_; }        // 80, 90, ...
+  int capability() const { return capability_; }  // 80, 90, ...
   int multiprocessors() const { return processors_; }
   bool verbose() const { return verbose_; }
   // Waits for all that was queued. Error("CudaError").
@@ -71,7 +71,8 @@ class CudaExec {
   detail::CudaResources* resources_ = nullptr;  // owned
 };
 
-// Scratch memory on the device, given back at the end of the scope, in the order of the stream: as CpuScratch.
+// Scratch memory on the device, given back at the end of the scope, in the order of the stream: as
+// CpuScratch.
 class CudaScratch {
  public:
   explicit CudaScratch(CudaExec& exec);

@@ -31,14 +31,15 @@ void residual_add(const ResidualAdd& args, CudaExec& exec);
 void rope(const Rope& args, CudaExec& exec);
 void short_conv(const ShortConv& args, CudaExec& exec);
 
-// moe_route writes its experts, and moe_group its lists, in host memory: a step with them waits for the device.
+// moe_route writes its experts, and moe_group its lists, in host memory: a step with them waits for the
+// device.
 void moe_route(const MoeRoute& args, CudaExec& exec);
 void moe_group(const MoeGroup& args, CudaExec& exec);
 void moe_gather(const MoeGather& args, CudaExec& exec);
 void moe_combine(const MoeCombine& args, CudaExec& exec);
 
-// Queries, keys and values of f32 (in Precision::fast products are of values rounded to bf16), of f32 with keys
-// and values of bf16, or all of bf16 or f16 with an output of the same type.
+// Queries, keys and values of f32 (in Precision::fast products are of values rounded to bf16), of f32 with
+// keys and values of bf16, or all of bf16 or f16 with an output of the same type.
 void softmax_attention(const SoftmaxAttention& args, CudaExec& exec);
 void softmax_attention(const SoftmaxAttentionArgs<float, bf16>& args, CudaExec& exec);
 void softmax_attention(const SoftmaxAttentionArgs<float, bf16, bf16>& args, CudaExec& exec);
@@ -48,7 +49,8 @@ void merge_attention(const MergeAttention& args, CudaExec& exec);
 
 void linear_recurrence(const DeviceLinearRecurrence& args, CudaExec& exec);
 
-// The next token of each row of logits [N, V]: the largest one, the first of equals. ids [N] in device memory.
+// The next token of each row of logits [N, V]: the largest one, the first of equals. ids [N] in device
+// memory.
 void argmax(View<const float, 2> logits, View<std::int32_t, 1> ids, CudaExec& exec);
 
 }  // namespace v0

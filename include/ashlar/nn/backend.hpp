@@ -46,7 +46,7 @@ struct Backend<CpuExec> {
   // to = from: equal shapes, rows contiguous; both may be rows of one array.
   static void move(View<const float, 2> from, View<float, 2> to);
   static void move(View<const bf16, 2> from, View<bf16, 2> to);
-  static void fill(View<float, 3> to, float value);
+  static void fill(View<float, 3> to, float value, CpuExec& exec);
   // Packed host memory, at any address, from and to a strided view.
   static void read(View<const float, 3> from, void* to);
   static void read(View<const bf16, 3> from, void* to);

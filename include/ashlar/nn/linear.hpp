@@ -24,7 +24,11 @@ class Linear {
   explicit operator bool() const { return static_cast<bool>(weight_); }
   // x [T, in], out [T, out]
   void operator()(View<const float, 2> x, View<float, 2> out, Phase phase, Exec& exec) const {
-    dense(typename Backend<Exec>::Dense{x, weight_, bias_.view(), out, phase}, exec);
+    dense(layer(x, out, phase), exec);
+  }
+  // The same for dense() to run with others in one go, such as all projections of one x.
+  typename Backend<Exec>::Dense layer(View<const float, 2> x, View<float, 2> out, Phase phase) const {
+    return {x, weight_, bias_.view(), out, phase};
   }
 
  private:

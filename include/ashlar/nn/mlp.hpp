@@ -54,8 +54,8 @@ class GatedMlp {
   void operator()(View<const float, 2> x, View<float, 2> out, Phase phase, Exec& exec) const {
     typename Exec::Scratch scratch(exec);
     const auto gate = scratch.floats(x.shape[0], width_), up = scratch.floats(x.shape[0], width_);
-    gate_(x, gate, phase, exec);
-    up_(x, up, phase, exec);
+    const typename Backend<Exec>::Dense layers[] = {gate_.layer(x, gate, phase), up_.layer(x, up, phase)};
+    dense(layers, exec);
     activate(Activate{gate, up, gate, activation_}, exec);
     down_(gate, out, phase, exec);
   }

@@ -51,19 +51,18 @@ using StateRequest = StateRequestOf<RecurrentState>;
 // inputs. Backward needs the inputs and the states at chunk borders.
 template <class T, class State = RecurrentState>
 struct LinearRecurrenceArgs {
-  View<const T, 3> q;     // [T, H', Dk]
-  View<const T, 3> k;     // [T n, H', Dk]
-  View<const T, 3> v;     // [T n, H', Dv]
-  View<const T, 2> g;     // [T, H'], log decay <= 0 of a head, -inf allowed; empty: none
-  View<const T, 2> beta;  // [T n, H']; empty: no delta rule
-  View<T, 3> out;         // [T, H, Dv]
-  T scale = 0;            // 0: Dk^-1/2
-  Offsets offsets;        // of the tokens
-  std::span<State* const>
-      states;              // one a sequence, read and updated; empty: start from zero, keep nothing
-  View<const T, 3> gk;     // [T, H', Dk], log decay of each key channel; empty: none
-  View<const T, 3> a, b;   // [T n, H', Dk]; empty: no low-rank transition
-  View<const T, 2> bonus;  // [H', Dk]; empty: read after the update
+  View<const T, 3> q;              // [T, H', Dk]
+  View<const T, 3> k;              // [T n, H', Dk]
+  View<const T, 3> v;              // [T n, H', Dv]
+  View<const T, 2> g;              // [T, H'], log decay <= 0 of a head, -inf allowed; empty: none
+  View<const T, 2> beta;           // [T n, H']; empty: no delta rule
+  View<T, 3> out;                  // [T, H, Dv]
+  T scale = 0;                     // 0: Dk^-1/2
+  Offsets offsets;                 // of the tokens
+  std::span<State* const> states;  // one a sequence, read and updated; empty: start from zero, keep nothing
+  View<const T, 3> gk;             // [T, H', Dk], log decay of each key channel; empty: none
+  View<const T, 3> a, b;           // [T n, H', Dk]; empty: no low-rank transition
+  View<const T, 2> bonus;          // [H', Dk]; empty: read after the update
   Index substeps = 1;
   bool normalize = false;
   T normalizer_eps = T(1e-10);

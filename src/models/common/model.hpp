@@ -24,11 +24,6 @@ struct Model {
   std::unique_ptr<RestorationModel<CpuExec>> (*restoration)(const Value& config, const Parameters&,
                                                             CpuExec&) = nullptr;
   CheckpointKeys keys = {};
-
-  bool is(std::string_view wanted) const {
-    return wanted == type || (!wanted.empty() &&
-                              std::find(other_types.begin(), other_types.end(), wanted) != other_types.end());
-  }
 };
 
 std::span<const Model* const> models();

@@ -78,9 +78,9 @@ class Attention final : public Mixer<Exec> {
                attended = scratch.floats(tokens, heads * dim);
     const auto k = scratch.floats(tokens, kv_heads * dim), v = scratch.floats(tokens, kv_heads * dim);
     const auto q = projected.split(1, stride).slice(2, 0, dim);
-    q_(x, projected, batch.phase, exec);
-    k_(x, k, batch.phase, exec);
-    v_(x, v, batch.phase, exec);
+    const typename Backend<Exec>::Dense layers[] = {q_.layer(x, projected, batch.phase),
+                                                    k_.layer(x, k, batch.phase), v_.layer(x, v, batch.phase)};
+    dense(layers, exec);
     if (config_.qk_norm == QkNorm::projection) {
       q_norm_(projected, projected, exec);
       k_norm_(k, k, exec);

@@ -105,20 +105,21 @@ class GatedDeltaNet final : public Mixer<Exec> {
     auto v_of = [&](View<float, 2> all) { return all.slice(1, 2 * keys, c_.channels()); };
     const RecurrentStates<Exec> states(batch, exec);
 
-    w_.q(x, q_of(projected), batch.phase, exec);
-    w_.k(x, k_of(projected), batch.phase, exec);
-    w_.v(x, v_of(projected), batch.phase, exec);
+    const typename Backend<Exec>::Dense layers[] = {w_.q.layer(x, q_of(projected), batch.phase),
+                                                    w_.k.layer(x, k_of(projected), batch.phase),
+                                                    w_.v.layer(x, v_of(projected), batch.phase),
+                                                    w_.a.layer(x, decay, batch.phase),
+                                                    w_.b.layer(x, beta, batch.phase),
+                                                    w_.g.layer(x, gate, batch.phase)};
+    dense(std::span(layers).first(w_.g ? 6 : 5), exec);
     if (w_.conv)
       w_.conv(projected, mixed, batch, exec);
     else
       activate(Activate{projected, {}, mixed, Activation::silu}, exec);
     const auto q = q_of(mixed).split(1, c_.key_dim), k = k_of(mixed).split(1, c_.key_dim);
-    l2_norm(L2Norm{q, q}, exec);
-    l2_norm(L2Norm{k, k}, exec);
-
-    w_.a(x, decay, batch.phase, exec);
+    const auto qk = mixed.slice(1, 0, 2 * keys).split(1, c_.key_dim);
+    l2_norm(L2Norm{qk, qk}, exec);
     decay_gate(DecayGate{decay, w_.a_log.view(), w_.dt_bias.view(), decay}, exec);
-    w_.b(x, beta, batch.phase, exec);
     activate(Activate{beta, {}, beta, Activation::sigmoid, c_.negative_eigenvalues ? 2.f : 1.f}, exec);
 
     const auto heads = o.split(1, c_.value_dim);
@@ -126,7 +127,6 @@ class GatedDeltaNet final : public Mixer<Exec> {
                                                               beta, heads, 0, batch.offsets, states},
                      exec);
     if (w_.g) {
-      w_.g(x, gate, batch.phase, exec);
       w_.norm(heads, heads, exec, gate.split(1, c_.value_dim));
     } else {
       w_.norm(heads, heads, exec);

@@ -43,7 +43,7 @@ class LocalAttention final : public EfficientAttention<Exec> {
     auto padded = [&](View<const float, 3> rows) {
       const auto more = scratch.floats(groups * c_.block, rows.shape[1], rows.shape[2]);
       Backend<Exec>::copy(rows, more.slice(0, 0, tokens), exec);
-      Backend<Exec>::fill(more.slice(0, tokens, more.shape[0]), 0);
+      Backend<Exec>::fill(more.slice(0, tokens, more.shape[0]), 0, exec);
       return more;
     };
     HeadBatch all;

@@ -202,7 +202,7 @@ class ReformerAttention final : public EfficientAttention<Exec> {
     if (!paper) return;
     // The token itself, once for all rounds: beside any other key e^-5e4 is nothing, and sums of scores near
     // -5e4 would be off by their last bits, which are 0.004.
-    Backend<Exec>::fill(column(part_lse), kSelf);
+    Backend<Exec>::fill(column(part_lse), kSelf, exec);
     merge_attention(MergeAttention{heads.out, lse, heads.v, part_lse, heads.out}, exec);
   }
 

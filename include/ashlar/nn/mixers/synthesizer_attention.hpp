@@ -123,7 +123,7 @@ class SynthesizerAttention final : public EfficientAttention<Exec> {
       at += dim;
     }
     if (dense_bias_) {
-      Backend<Exec>::fill(columns(q, 1), 1);
+      Backend<Exec>::fill(columns(q, 1), 1, exec);
       Backend<Exec>::copy({dense_bias_.view().data, {tokens, heads, 1}, {1, 0, 1}}, columns(k, 1), exec);
     }
     const KeyValue keys{k, one.v};
