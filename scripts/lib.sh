@@ -39,6 +39,16 @@ install_packages() {
   "${apt[@]}" install --yes --no-install-recommends "${missing[@]}" >/dev/null
 }
 
+# The option for the CUDA layer where there is a compiler for it (no GPU is needed to build it).
+cuda_option() {
+  if command -v nvcc >/dev/null || [ -x /usr/local/cuda/bin/nvcc ]; then
+    echo -DASHLAR_CUDA=ON
+  else
+    echo "There is no nvcc here: the CUDA layer is not built." >&2
+    echo -DASHLAR_CUDA=OFF
+  fi
+}
+
 # build PRESET [CMAKE_OPTION...]: into build/PRESET, with every core.
 build() {
   local preset=$1

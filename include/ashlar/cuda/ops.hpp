@@ -48,6 +48,43 @@ void softmax_attention(const SoftmaxAttentionArgs<f16>& args, CudaExec& exec);
 void merge_attention(const MergeAttention& args, CudaExec& exec);
 
 void linear_recurrence(const DeviceLinearRecurrence& args, CudaExec& exec);
+// Its members by their names, see ops/linear_mixers.hpp.
+inline void linear_attention(const DeviceLinearRecurrence& args, CudaExec& exec) {
+  detail::run_member(detail::kLinearAttention, args, exec);
+}
+inline void retention(const DeviceLinearRecurrence& args, CudaExec& exec) {
+  detail::run_member(detail::kRetention, args, exec);
+}
+inline void lightning_attention(const DeviceLinearRecurrence& args, CudaExec& exec) {
+  detail::run_member(detail::kLightningAttention, args, exec);
+}
+inline void simple_gla(const DeviceLinearRecurrence& args, CudaExec& exec) {
+  detail::run_member(detail::kSimpleGla, args, exec);
+}
+inline void gla(const DeviceLinearRecurrence& args, CudaExec& exec) {
+  detail::run_member(detail::kGla, args, exec);
+}
+inline void hgrn2(const DeviceLinearRecurrence& args, CudaExec& exec) {
+  detail::run_member(detail::kHgrn2, args, exec);
+}
+inline void mamba2_ssd(const DeviceLinearRecurrence& args, CudaExec& exec) {
+  detail::run_member(detail::kMamba2Ssd, args, exec);
+}
+inline void rwkv6(const DeviceLinearRecurrence& args, CudaExec& exec) {
+  detail::run_member(detail::kRwkv6, args, exec);
+}
+inline void rwkv7(const DeviceLinearRecurrence& args, CudaExec& exec) {
+  detail::run_member(detail::kRwkv7, args, exec);
+}
+inline void delta_rule(const DeviceLinearRecurrence& args, CudaExec& exec) {
+  detail::run_member(detail::kDeltaRule, args, exec);
+}
+inline void gated_delta_rule(const DeviceLinearRecurrence& args, CudaExec& exec) {
+  detail::run_member(detail::kGatedDeltaRule, args, exec);
+}
+inline void kda(const DeviceLinearRecurrence& args, CudaExec& exec) {
+  detail::run_member(detail::kKda, args, exec);
+}
 
 // The next token of each row of logits [N, V]: the largest one, the first of equals. ids [N] in device
 // memory.

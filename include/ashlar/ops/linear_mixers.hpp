@@ -17,6 +17,19 @@ struct RecurrenceMember {
   bool unit_scale = false, g_optional = false;
 };
 
+inline constexpr RecurrenceMember kLinearAttention{.name = "linear_attention", .normalize = true};
+inline constexpr RecurrenceMember kRetention{.name = "retention", .g = true};
+inline constexpr RecurrenceMember kLightningAttention{.name = "lightning_attention", .g = true};
+inline constexpr RecurrenceMember kSimpleGla{.name = "simple_gla", .g = true};
+inline constexpr RecurrenceMember kGla{.name = "gla", .gk = true};
+inline constexpr RecurrenceMember kHgrn2{.name = "hgrn2", .gk = true};
+inline constexpr RecurrenceMember kMamba2Ssd{.name = "mamba2_ssd", .g = true, .unit_scale = true};
+inline constexpr RecurrenceMember kRwkv6{.name = "rwkv6", .gk = true, .bonus = true, .unit_scale = true};
+inline constexpr RecurrenceMember kRwkv7{.name = "rwkv7", .gk = true, .low_rank = true, .unit_scale = true};
+inline constexpr RecurrenceMember kDeltaRule{.name = "delta_rule", .beta = true};
+inline constexpr RecurrenceMember kGatedDeltaRule{.name = "gated_delta_rule", .g = true, .beta = true};
+inline constexpr RecurrenceMember kKda{.name = "kda", .gk = true, .beta = true};
+
 template <class State, class Exec>
 void run_member(const RecurrenceMember& m, LinearRecurrenceArgs<float, State> args, Exec& exec) {
   auto check = [&](std::string_view what, bool given, bool wanted, bool optional = false) {
@@ -39,60 +52,47 @@ void run_member(const RecurrenceMember& m, LinearRecurrenceArgs<float, State> ar
 }  // namespace detail
 
 // Linear attention (Katharopoulos et al., 2020): no decay; may be normalised. Feature maps are the caller's.
-template <class State, class Exec>
-void linear_attention(const LinearRecurrenceArgs<float, State>& args, Exec& exec) {
-  detail::run_member({.name = "linear_attention", .normalize = true}, args, exec);
+inline void linear_attention(const LinearRecurrence& args, CpuExec& exec) {
+  detail::run_member(detail::kLinearAttention, args, exec);
 }
 // RetNet (Sun et al., 2023): g is constant, see retention_decay.
-template <class State, class Exec>
-void retention(const LinearRecurrenceArgs<float, State>& args, Exec& exec) {
-  detail::run_member({.name = "retention", .g = true}, args, exec);
+inline void retention(const LinearRecurrence& args, CpuExec& exec) {
+  detail::run_member(detail::kRetention, args, exec);
 }
 // Lightning attention (Qin et al., 2024): g is constant, see lightning_decay. MiniMax has scale 1.
-template <class State, class Exec>
-void lightning_attention(const LinearRecurrenceArgs<float, State>& args, Exec& exec) {
-  detail::run_member({.name = "lightning_attention", .g = true}, args, exec);
+inline void lightning_attention(const LinearRecurrence& args, CpuExec& exec) {
+  detail::run_member(detail::kLightningAttention, args, exec);
 }
 // Gated linear attention with one decay a head.
-template <class State, class Exec>
-void simple_gla(const LinearRecurrenceArgs<float, State>& args, Exec& exec) {
-  detail::run_member({.name = "simple_gla", .g = true}, args, exec);
+inline void simple_gla(const LinearRecurrence& args, CpuExec& exec) {
+  detail::run_member(detail::kSimpleGla, args, exec);
 }
 // Gated linear attention (Yang et al., 2024).
-template <class State, class Exec>
-void gla(const LinearRecurrenceArgs<float, State>& args, Exec& exec) {
-  detail::run_member({.name = "gla", .gk = true}, args, exec);
-}
+inline void gla(const LinearRecurrence& args, CpuExec& exec) { detail::run_member(detail::kGla, args, exec); }
 // HGRN2 (Qin et al., 2024): k = 1 - exp(gk).
-template <class State, class Exec>
-void hgrn2(const LinearRecurrenceArgs<float, State>& args, Exec& exec) {
-  detail::run_member({.name = "hgrn2", .gk = true}, args, exec);
+inline void hgrn2(const LinearRecurrence& args, CpuExec& exec) {
+  detail::run_member(detail::kHgrn2, args, exec);
 }
 // The SSD of Mamba-2 (Dao and Gu, 2024): q = C, k = B, v = dt x, g = -exp(A_log) dt, scale 1; D x is the
 // caller's.
-template <class State, class Exec>
-void mamba2_ssd(const LinearRecurrenceArgs<float, State>& args, Exec& exec) {
-  detail::run_member({.name = "mamba2_ssd", .g = true, .unit_scale = true}, args, exec);
+inline void mamba2_ssd(const LinearRecurrence& args, CpuExec& exec) {
+  detail::run_member(detail::kMamba2Ssd, args, exec);
 }
 // RWKV-6 (Peng et al., 2024): reads before the update, with a bonus; scale 1.
-template <class State, class Exec>
-void rwkv6(const LinearRecurrenceArgs<float, State>& args, Exec& exec) {
-  detail::run_member({.name = "rwkv6", .gk = true, .bonus = true, .unit_scale = true}, args, exec);
+inline void rwkv6(const LinearRecurrence& args, CpuExec& exec) {
+  detail::run_member(detail::kRwkv6, args, exec);
 }
 // RWKV-7 (Peng et al., 2025): a = -kk, b = kk eta; scale 1.
-template <class State, class Exec>
-void rwkv7(const LinearRecurrenceArgs<float, State>& args, Exec& exec) {
-  detail::run_member({.name = "rwkv7", .gk = true, .low_rank = true, .unit_scale = true}, args, exec);
+inline void rwkv7(const LinearRecurrence& args, CpuExec& exec) {
+  detail::run_member(detail::kRwkv7, args, exec);
 }
 // The delta rule (Schlag et al., 2021).
-template <class State, class Exec>
-void delta_rule(const LinearRecurrenceArgs<float, State>& args, Exec& exec) {
-  detail::run_member({.name = "delta_rule", .beta = true}, args, exec);
+inline void delta_rule(const LinearRecurrence& args, CpuExec& exec) {
+  detail::run_member(detail::kDeltaRule, args, exec);
 }
 // The gated delta rule (Yang, Kautz and Hatamizadeh, 2024).
-template <class State, class Exec>
-void gated_delta_rule(const LinearRecurrenceArgs<float, State>& args, Exec& exec) {
-  detail::run_member({.name = "gated_delta_rule", .g = true, .beta = true}, args, exec);
+inline void gated_delta_rule(const LinearRecurrence& args, CpuExec& exec) {
+  detail::run_member(detail::kGatedDeltaRule, args, exec);
 }
 // Gated DeltaProduct (Siems et al., 2025): `substeps` delta updates a token; g may be left out.
 template <class State, class Exec>
@@ -102,10 +102,7 @@ void gated_delta_product(const LinearRecurrenceArgs<float, State>& args, Exec& e
       exec);
 }
 // Kimi delta attention (Kimi Team, 2025): the delta rule with a decay of each key channel.
-template <class State, class Exec>
-void kda(const LinearRecurrenceArgs<float, State>& args, Exec& exec) {
-  detail::run_member({.name = "kda", .gk = true, .beta = true}, args, exec);
-}
+inline void kda(const LinearRecurrence& args, CpuExec& exec) { detail::run_member(detail::kKda, args, exec); }
 
 }  // namespace v0
 }  // namespace ashlar
