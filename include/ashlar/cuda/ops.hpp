@@ -82,6 +82,9 @@ inline void delta_rule(const DeviceLinearRecurrence& args, CudaExec& exec) {
 inline void gated_delta_rule(const DeviceLinearRecurrence& args, CudaExec& exec) {
   detail::run_member(detail::kGatedDeltaRule, args, exec);
 }
+inline void gated_delta_product(const DeviceLinearRecurrence& args, CudaExec& exec) {
+  detail::run_member(detail::kGatedDeltaProduct, args, exec);
+}
 inline void kda(const DeviceLinearRecurrence& args, CudaExec& exec) {
   detail::run_member(detail::kKda, args, exec);
 }

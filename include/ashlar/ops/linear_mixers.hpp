@@ -28,6 +28,8 @@ inline constexpr RecurrenceMember kRwkv6{.name = "rwkv6", .gk = true, .bonus = t
 inline constexpr RecurrenceMember kRwkv7{.name = "rwkv7", .gk = true, .low_rank = true, .unit_scale = true};
 inline constexpr RecurrenceMember kDeltaRule{.name = "delta_rule", .beta = true};
 inline constexpr RecurrenceMember kGatedDeltaRule{.name = "gated_delta_rule", .g = true, .beta = true};
+inline constexpr RecurrenceMember kGatedDeltaProduct{
+    .name = "gated_delta_product", .g = true, .beta = true, .substeps = true, .g_optional = true};
 inline constexpr RecurrenceMember kKda{.name = "kda", .gk = true, .beta = true};
 
 template <class State, class Exec>
@@ -95,11 +97,8 @@ inline void gated_delta_rule(const LinearRecurrence& args, CpuExec& exec) {
   detail::run_member(detail::kGatedDeltaRule, args, exec);
 }
 // Gated DeltaProduct (Siems et al., 2025): `substeps` delta updates a token; g may be left out.
-template <class State, class Exec>
-void gated_delta_product(const LinearRecurrenceArgs<float, State>& args, Exec& exec) {
-  detail::run_member(
-      {.name = "gated_delta_product", .g = true, .beta = true, .substeps = true, .g_optional = true}, args,
-      exec);
+inline void gated_delta_product(const LinearRecurrence& args, CpuExec& exec) {
+  detail::run_member(detail::kGatedDeltaProduct, args, exec);
 }
 // Kimi delta attention (Kimi Team, 2025): the delta rule with a decay of each key channel.
 inline void kda(const LinearRecurrence& args, CpuExec& exec) { detail::run_member(detail::kKda, args, exec); }
