@@ -24,9 +24,8 @@ if(hopper_kernels)
   list(APPEND cuda_objects ashlar_cuda_sm90)
 endif()
 foreach(target IN LISTS cuda_objects)
-  target_compile_features(${target} PRIVATE cuda_std_20)
-  set_target_properties(${target} PROPERTIES CUDA_EXTENSIONS OFF)
-  target_compile_options(${target} PRIVATE $<$<COMPILE_LANGUAGE:CUDA>:--expt-relaxed-constexpr -lineinfo>)
+  # CMake 3.25 does not know that nvcc 13 has C++20.
+  target_compile_options(${target} PRIVATE "$<$<COMPILE_LANGUAGE:CUDA>:SHELL:-std=c++20 --expt-relaxed-constexpr -lineinfo>")
 endforeach()
 
 # The list of language models: src/cuda/models/<name>.cpp defines cuda_model_<name>.
