@@ -3,6 +3,7 @@
 
 #include <algorithm>
 
+#include "src/core/op_checks.hpp"
 #include "src/cpu/dispatch.hpp"
 #include "src/cpu/rows.hpp"
 
@@ -84,10 +85,7 @@ HWY_EXPORT(activate_rows);
 }  // namespace kernels
 
 void activate(const Activate& a, CpuExec& exec) {
-  expect_shape("activate", "x", a.x, a.x.shape);
-  if (a.up) expect_shape("activate", "up", a.up, a.x.shape);
-  expect_shape("activate", "out", a.out, a.x.shape);
-  if (!(a.limit > 0)) refuse("activate", "limit is ", a.limit, ", expected a positive number");
+  check(a);
   trace(exec, "activate", "rows", to_string(a.x.shape));
   parallel_rows(exec, a.x.shape[0], a.x.shape[1], [&](Index begin, Index end) {
     ASHLAR_DISPATCH(exec, activate_rows)(a, begin, end);

@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 #include "ashlar/ops/embedding.hpp"
 
+#include "src/core/op_checks.hpp"
 #include "src/cpu/dispatch.hpp"
 #include "src/cpu/rows.hpp"
 
@@ -53,19 +54,9 @@ HWY_EXPORT(embedding_rows);
 }  // namespace kernels
 
 void embedding(const Embedding& a, CpuExec& exec) {
-  const Index tokens = static_cast<Index>(a.ids.size()), vocabulary = a.table.shape[0],
-              dim = a.table.shape[1];
+  check(a);
+  const Index tokens = a.out.shape[0], dim = a.out.shape[1];
   const DType type = a.table.dtype;
-  if (type != DType::f32 && type != DType::bf16 && type != DType::f16)
-    refuse("embedding", "the table holds ", name(type), ", expected f32, bf16 or f16");
-  expect_shape("embedding", "table", a.table.as<char>(), {vocabulary, dim});
-  expect_shape("embedding", "out", a.out, {tokens, dim});
-  for (Index t = 0; t < tokens; ++t) {
-    const Index id = a.ids[static_cast<std::size_t>(t)];
-    if (id < 0 || id >= vocabulary)
-      refuse("embedding", "ids[", t, "] is ", id, ", expected 0 to ", vocabulary - 1, " (a table of ",
-             vocabulary, " rows)");
-  }
   trace(exec, "embedding", name(type), to_string(a.out.shape));
   parallel_rows(exec, tokens, dim, [&](Index begin, Index end) {
     ASHLAR_DISPATCH(exec, embedding_rows)(a, begin, end);

@@ -3,6 +3,7 @@
 
 #include <algorithm>
 
+#include "src/core/op_checks.hpp"
 #include "src/cpu/dispatch.hpp"
 #include "src/cpu/rows.hpp"
 
@@ -130,20 +131,10 @@ void route_token(const MoeRoute& a, Index t, float* score, float* choice, float*
 }  // namespace
 
 void moe_route(const MoeRoute& a, CpuExec& exec) {
+  check(a);
   constexpr std::string_view op = "moe_route";
   const auto [tokens, experts] = a.logits.shape;
-  const Index chosen = a.experts.shape[1], count = experts;
-  expect_shape(op, "logits", a.logits, a.logits.shape);
-  if (chosen < 1 || chosen > count)
-    refuse(op, "experts has shape ", to_string(a.experts.shape), ", expected 1 to ", count,
-           " experts a token");
-  expect_shape(op, "experts", a.experts, {tokens, chosen});
-  expect_shape(op, "weights", a.weights, {tokens, chosen});
-  if (a.selection_bias) expect_shape(op, "selection_bias", a.selection_bias, {count});
-  if (a.groups < 1 || count % a.groups != 0)
-    refuse(op, "groups is ", a.groups, ", expected a number that divides ", count, " experts");
-  if (a.chosen_groups < 1 || a.chosen_groups > a.groups)
-    refuse(op, "chosen_groups is ", a.chosen_groups, ", expected 1 to ", a.groups);
+  const Index count = experts;
   trace(exec, op, a.score == RouterScore::softmax ? "softmax" : "sigmoid", to_string(a.logits.shape));
   CpuScratch scratch(exec);
   const auto memory = scratch.floats(exec.threads(), 2 * count + a.groups);
@@ -162,18 +153,10 @@ void moe_route(const MoeRoute& a, CpuExec& exec) {
 
 // Counting sort: a pass over the pairs to count, one to place them.
 void moe_group(const MoeGroup& a, CpuExec& exec) {
+  check(a);
   constexpr std::string_view op = "moe_group";
   const auto [tokens, chosen] = a.experts.shape;
-  expect_shape(op, "experts", a.experts, a.experts.shape);
-  if (a.offsets.shape[0] < 1) refuse(op, "offsets is empty, expected one more than there are experts");
-  expect_shape(op, "offsets", a.offsets, a.offsets.shape);
-  expect_shape(op, "tokens", a.tokens, {tokens * chosen});
-  expect_shape(op, "rows", a.rows, {tokens, chosen});
   const Index experts = a.offsets.shape[0] - 1;
-  for (Index t = 0; t < tokens; ++t)
-    for (Index j = 0; j < chosen; ++j)
-      if (const Index e = a.experts(t, j); e < 0 || e >= experts)
-        refuse(op, "experts[", t, ", ", j, "] is ", e, ", expected 0 to ", experts - 1);
   trace(exec, op, "counting sort", to_string(a.experts.shape));
   CpuScratch scratch(exec);
   const auto next = scratch.get<Index>(experts + 1);
@@ -190,15 +173,9 @@ void moe_group(const MoeGroup& a, CpuExec& exec) {
 }
 
 void moe_gather(const MoeGather& a, CpuExec& exec) {
+  check(a);
   constexpr std::string_view op = "moe_gather";
-  const auto [tokens, dim] = a.x.shape;
-  const Index rows = a.tokens.shape[0], width = dim;
-  expect_shape(op, "x", a.x, a.x.shape);
-  expect_shape(op, "tokens", a.tokens, a.tokens.shape);
-  expect_shape(op, "out", a.out, {rows, width});
-  for (Index i = 0; i < rows; ++i)
-    if (a.tokens(i) < 0 || a.tokens(i) >= tokens)
-      refuse(op, "tokens[", i, "] is ", a.tokens(i), ", expected 0 to ", tokens - 1);
+  const Index rows = a.tokens.shape[0], width = a.x.shape[1];
   trace(exec, op, "rows", to_string(a.out.shape));
   parallel_rows(exec, rows, width, [&](Index begin, Index end) {
     for (Index i = begin; i < end; ++i) std::copy_n(a.x.at(a.tokens(i)), width, a.out.at(i));
@@ -206,19 +183,9 @@ void moe_gather(const MoeGather& a, CpuExec& exec) {
 }
 
 void moe_combine(const MoeCombine& a, CpuExec& exec) {
+  check(a);
   constexpr std::string_view op = "moe_combine";
-  const Index tokens = a.rows.shape[0], chosen = a.rows.shape[1], rows = a.y.shape[0], dim = a.y.shape[1];
-  expect_shape(op, "y", a.y, a.y.shape);
-  expect_shape(op, "rows", a.rows, a.rows.shape);
-  expect_shape(op, "weights", a.weights, {tokens, chosen});
-  expect_shape(op, "out", a.out, {tokens, dim});
-  if (a.shared) expect_shape(op, "shared", a.shared, {tokens, dim});
-  if (a.shared_gate && !a.shared) refuse(op, "shared_gate was given without shared");
-  if (a.shared_gate) expect_shape(op, "shared_gate", a.shared_gate, {tokens, 1});
-  for (Index t = 0; t < tokens; ++t)
-    for (Index j = 0; j < chosen; ++j)
-      if (a.rows(t, j) < 0 || a.rows(t, j) >= rows)
-        refuse(op, "rows[", t, ", ", j, "] is ", a.rows(t, j), ", expected 0 to ", rows - 1);
+  const Index tokens = a.rows.shape[0], chosen = a.rows.shape[1], dim = a.y.shape[1];
   trace(exec, op, "rows", to_string(a.y.shape));
   CpuScratch scratch(exec);
   const auto lists = scratch.get<const float*>(exec.threads(), chosen);

@@ -3,6 +3,7 @@
 
 #include <cmath>
 
+#include "src/core/op_checks.hpp"
 #include "src/cpu/dispatch.hpp"
 #include "src/cpu/rows.hpp"
 
@@ -160,11 +161,8 @@ HWY_EXPORT(sum_norm_rows);
 }  // namespace kernels
 
 void rms_norm(const RmsNorm& a, CpuExec& exec) {
+  check(a);
   const auto [tokens, heads, dim] = a.x.shape;
-  expect_shape("rms_norm", "x", a.x, a.x.shape);
-  expect_shape("rms_norm", "out", a.out, a.x.shape);
-  if (a.gate) expect_shape("rms_norm", "gate", a.gate, a.x.shape);
-  if (a.weight && a.weight.shape[0] != heads * dim) expect_shape("rms_norm", "weight", a.weight, {dim});
   trace(exec, "rms_norm", "rows", to_string(a.x.shape));
   parallel_rows(exec, tokens * heads, dim, [&](Index begin, Index end) {
     ASHLAR_DISPATCH(exec, rms_norm_rows)(a, begin, end);
@@ -172,12 +170,8 @@ void rms_norm(const RmsNorm& a, CpuExec& exec) {
 }
 
 void layer_norm(const LayerNorm& a, CpuExec& exec) {
+  check(a);
   const auto [tokens, heads, dim] = a.x.shape;
-  expect_shape("layer_norm", "x", a.x, a.x.shape);
-  expect_shape("layer_norm", "out", a.out, a.x.shape);
-  if (a.gate) expect_shape("layer_norm", "gate", a.gate, a.x.shape);
-  if (a.weight && a.weight.shape[0] != heads * dim) expect_shape("layer_norm", "weight", a.weight, {dim});
-  if (a.bias && a.bias.shape[0] != heads * dim) expect_shape("layer_norm", "bias", a.bias, {dim});
   trace(exec, "layer_norm", "rows", to_string(a.x.shape));
   parallel_rows(exec, tokens * heads, dim, [&](Index begin, Index end) {
     ASHLAR_DISPATCH(exec, layer_norm_rows)(a, begin, end);
@@ -185,9 +179,8 @@ void layer_norm(const LayerNorm& a, CpuExec& exec) {
 }
 
 void l2_norm(const L2Norm& a, CpuExec& exec) {
+  check(a);
   const auto [tokens, heads, dim] = a.x.shape;
-  expect_shape("l2_norm", "x", a.x, a.x.shape);
-  expect_shape("l2_norm", "out", a.out, a.x.shape);
   trace(exec, "l2_norm", "rows", to_string(a.x.shape));
   parallel_rows(exec, tokens * heads, dim, [&](Index begin, Index end) {
     ASHLAR_DISPATCH(exec, l2_norm_rows)(a, begin, end);
@@ -195,9 +188,8 @@ void l2_norm(const L2Norm& a, CpuExec& exec) {
 }
 
 void sum_norm(const SumNorm& a, CpuExec& exec) {
+  check(a);
   const auto [tokens, heads, dim] = a.x.shape;
-  expect_shape("sum_norm", "x", a.x, a.x.shape);
-  expect_shape("sum_norm", "out", a.out, a.x.shape);
   trace(exec, "sum_norm", "rows", to_string(a.x.shape));
   parallel_rows(exec, tokens * heads, dim, [&](Index begin, Index end) {
     ASHLAR_DISPATCH(exec, sum_norm_rows)(a, begin, end);

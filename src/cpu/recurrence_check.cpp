@@ -3,6 +3,7 @@
 #include <algorithm>
 #include <atomic>
 
+#include "src/core/recurrence_check.hpp"
 #include "src/cpu/recurrence.hpp"
 #include "src/cpu/rows.hpp"
 
@@ -85,71 +86,12 @@ void check_decays(const LinearRecurrence& a, CpuExec& exec) {
           check(static_cast<double>(a.gk(t, h, i)), concat("gk", to_string<3>({t, h, i})));
 }
 
-// A view of `rows` rows whose heads divide those of out; its last axis is `width` where it has one.
-template <int Rank>
-void check_rows(std::string_view what, const View<const float, Rank>& x, Index rows, Index heads,
-                Index width) {
-  const Index mine = x.shape[1];
-  auto refuse_heads = [&] {
-    refuse(kOp, what, " has ", mine, " heads, expected a divisor of the ", heads, " of out");
-  };
-  if (mine != 0 && heads % mine != 0) refuse_heads();
-  std::array<Index, Rank> want{rows, mine};
-  if constexpr (Rank == 3) want[2] = width;
-  expect_shape(kOp, what, x, want);
-  if (mine == 0) refuse_heads();
-}
-
-void check_combination(const LinearRecurrence& a) {
-  if (a.g && a.gk) refuse(kOp, "both g and gk were given, expected one decay");
-  if (a.beta && (a.a || a.b)) refuse(kOp, "beta was given with a or b, expected one transition");
-  if (static_cast<bool>(a.a) != static_cast<bool>(a.b))
-    refuse(kOp, a.a ? "a was given without b" : "b was given without a", ", expected both or none");
-  const bool transition = a.beta || a.a;
-  if (a.bonus && transition) refuse(kOp, "bonus was given with a transition, expected no transition");
-  if (a.normalize && transition) refuse(kOp, "normalize is set with a transition, expected no transition");
-  if (a.bonus && a.normalize) refuse(kOp, "normalize is set with a bonus, expected a read after the update");
-  if (a.substeps < 1) refuse(kOp, "substeps is ", a.substeps, ", expected at least 1");
-  if (a.chunk < 0) refuse(kOp, "chunk is ", a.chunk, ", expected 0 (default) or more");
-}
-
-void check_state(std::string_view what, const RecurrentState* s, const std::array<Index, 3>& want) {
-  if (s == nullptr || std::array{s->heads(), s->key_dim(), s->value_dim()} != want)
-    refuse(kOp, what, " has shape ",
-           s == nullptr ? "none" : to_string<3>({s->heads(), s->key_dim(), s->value_dim()}), ", expected ",
-           to_string(want));
-}
-
-void check_states(const LinearRecurrence& a) {
-  const auto [tokens, heads, dv] = a.out.shape;
-  const std::array<Index, 3> want{heads, a.k.shape[2], dv + (a.normalize ? 1 : 0)};
-  const Index sequences = a.offsets.count();
-  if (!a.states.empty() && static_cast<Index>(a.states.size()) != sequences)
-    refuse(kOp, "there are ", a.states.size(), " states, expected one for each of ", sequences, " sequences");
-  for (std::size_t n = 0; n < a.states.size(); ++n) {
-    check_state("a state", a.states[n], want);
-    for (std::size_t other = 0; other < n; ++other)
-      if (a.states[other] == a.states[n])
-        refuse(kOp, "states ", other, " and ", n, " are the same, expected one a sequence");
-    if (const auto& h = a.states[n]->history(); h.keep != 0 && h.substeps != a.substeps)
+void check_histories(const LinearRecurrence& a) {
+  for (const RecurrentState* state : a.states)
+    if (const auto& h = state->history(); h.keep != 0 && h.substeps != a.substeps)
       refuse(kOp, "a state keeps updates of ", h.substeps, " substeps a token, expected ", a.substeps);
     else if (h.whole)
       refuse(kOp, "a state keeps updates of a scan, expected none or a linear recurrence's");
-  }
-  for (std::size_t i = 0; i < a.requests.size(); ++i) {
-    const StateRequest& r = a.requests[i];
-    if (r.sequence < 0 || r.sequence >= sequences)
-      refuse(kOp, "requests[", i, "] is of sequence ", r.sequence, ", expected 0 to ", sequences - 1);
-    const Index length = a.offsets.end(r.sequence, tokens) - a.offsets.begin(r.sequence);
-    if (r.tokens < 0 || r.tokens > length)
-      refuse(kOp, "requests[", i, "] is after ", r.tokens, " tokens, expected 0 to ", length);
-    check_state(concat("the state of requests[", i, "]"), r.state, want);
-    for (std::size_t other = 0; other < i; ++other)
-      if (a.requests[other].state == r.state)
-        refuse(kOp, "requests[", other, "] and [", i, "] have the same state, expected one each");
-    if (std::find(a.states.begin(), a.states.end(), r.state) != a.states.end())
-      refuse(kOp, "requests[", i, "] has the state of a sequence, expected one of its own");
-  }
 }
 
 }  // namespace
@@ -159,32 +101,8 @@ Index detail::recurrence_scratch(Isa isa, const kernels::RecurrenceTask& p) {
 }
 
 void detail::check_recurrence(const LinearRecurrence& a, CpuExec& exec) {
-  const auto [tokens, heads, dv] = a.out.shape;
-  const Index dk = a.k.shape[2];
-  check_combination(a);
-  Index rows = 0;
-  if (__builtin_mul_overflow(tokens, a.substeps, &rows))
-    refuse(kOp, "substeps is ", a.substeps, ", expected k of ", tokens, " times as many rows");
-  expect_shape(kOp, "out", a.out, a.out.shape);
-  if (heads == 0 || dk == 0 || dv == 0)
-    refuse(kOp, "k has shape ", to_string(a.k.shape), " and out ", to_string(a.out.shape),
-           ", expected heads and channels");
-  check_rows("k", a.k, rows, heads, dk);
-  check_rows("q", a.q, tokens, heads, dk);
-  check_rows("v", a.v, rows, heads, dv);
-  if (a.g) check_rows("g", a.g, tokens, heads, 0);
-  if (a.gk) check_rows("gk", a.gk, tokens, heads, dk);
-  if (a.beta) check_rows("beta", a.beta, rows, heads, 0);
-  if (a.a) check_rows("a", a.a, rows, heads, dk);
-  if (a.b) check_rows("b", a.b, rows, heads, dk);
-  if (a.bonus) {
-    const Index mine = a.bonus.shape[0];
-    expect_shape(kOp, "bonus", a.bonus, {mine, dk});
-    if (mine == 0 || heads % mine != 0)
-      refuse(kOp, "bonus has ", mine, " heads, expected a divisor of the ", heads, " of out");
-  }
-  a.offsets.check(kOp, tokens);
-  check_states(a);
+  check(a);
+  check_histories(a);
   check_decays(a, exec);
 }
 

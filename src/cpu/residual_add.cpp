@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 #include "ashlar/ops/residual_add.hpp"
 
+#include "src/core/op_checks.hpp"
 #include "src/cpu/dispatch.hpp"
 #include "src/cpu/rows.hpp"
 
@@ -9,8 +10,7 @@ inline namespace v0 {
 
 // Bound by memory: what the compiler makes of the loop is enough.
 void residual_add(const ResidualAdd& a, CpuExec& exec) {
-  expect_shape("residual_add", "x", a.x, a.x.shape);
-  expect_shape("residual_add", "h", a.h, a.x.shape);
+  check(a);
   trace(exec, "residual_add", "rows", to_string(a.x.shape));
   const Index dim = a.x.shape[1];
   parallel_rows(exec, a.x.shape[0], dim, [&](Index begin, Index end) {

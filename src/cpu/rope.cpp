@@ -4,6 +4,7 @@
 #include <algorithm>
 #include <cmath>
 
+#include "src/core/op_checks.hpp"
 #include "src/cpu/dispatch.hpp"
 #include "src/cpu/rows.hpp"
 
@@ -166,14 +167,9 @@ HWY_EXPORT(rope_tokens);
 }  // namespace kernels
 
 void rope(const Rope& a, CpuExec& exec) {
+  check(a);
   const auto [tokens, heads, dim] = a.x.shape;
   const Index pairs = a.inverse_frequencies.shape[0];
-  expect_shape("rope", "x", a.x, a.x.shape);
-  expect_shape("rope", "out", a.out, a.x.shape);
-  expect_shape("rope", "positions", a.positions, {tokens});
-  expect_shape("rope", "inverse_frequencies", a.inverse_frequencies, {pairs});
-  if (2 * pairs > dim)
-    refuse("rope", pairs, " inverse frequencies turn ", 2 * pairs, " elements of a head of ", dim);
   trace(exec, "rope", a.layout == RopeLayout::half_split ? "half_split" : "interleaved",
         to_string(a.x.shape));
   CpuScratch scratch(exec);

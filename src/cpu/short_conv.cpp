@@ -3,6 +3,7 @@
 
 #include <algorithm>
 
+#include "src/core/op_checks.hpp"
 #include "src/cpu/dispatch.hpp"
 #include "src/cpu/rows.hpp"
 
@@ -109,27 +110,6 @@ HWY_EXPORT(short_conv_tokens);
 }  // namespace kernels
 
 namespace {
-
-void check(const ShortConv& a) {
-  const Index channels = a.x.shape[1], width = a.weight.shape[1];
-  expect_shape("short_conv", "x", a.x, a.x.shape);
-  expect_shape("short_conv", "out", a.out, a.x.shape);
-  if (width < 1)
-    refuse("short_conv", "weight has shape ", to_string(a.weight.shape), ", expected [C, W] with W >= 1");
-  expect_shape("short_conv", "weight", a.weight, {channels, width});
-  if (a.bias) expect_shape("short_conv", "bias", a.bias, {channels});
-  a.offsets.check("short_conv", a.x.shape[0]);
-  if (a.states.empty()) return;
-  if (a.state_stride != 0 && a.state_stride < channels)
-    refuse("short_conv", "state_stride is ", a.state_stride, ", expected 0 or at least the ", channels,
-           " channels");
-  const Index sequences = a.offsets.count();
-  if (static_cast<Index>(a.states.size()) != sequences)
-    refuse("short_conv", a.states.size(), " states were given, expected one for each of ", sequences,
-           " sequences");
-  for (std::size_t n = 0; n < a.states.size(); ++n)
-    if (a.states[n] == nullptr && width > 1 && channels > 0) refuse("short_conv", "states[", n, "] is null");
-}
 
 // The state becomes the last `keep` rows of itself followed by the sequence's tokens [begin, end).
 void advance(float* state, Index stride, const View<const float, 2>& x, Index begin, Index end, Index keep) {

@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 #include "src/cuda/launch.hpp"
 
+#include <cstdio>
 #include <cstring>
 #include <mutex>
 #include <set>
@@ -64,6 +65,15 @@ void launch_kernel(CudaExec& exec, const char* op, const void* kernel, const Lau
 }
 
 }  // namespace detail
+
+namespace cuda {
+void trace(const CudaExec& exec, std::string_view op, std::string_view kernel, const std::string& shape) {
+  if (exec.verbose())
+    std::fprintf(stderr, "ashlar: %.*s %s: %.*s on CUDA %d.%d\n", static_cast<int>(op.size()), op.data(),
+                 shape.c_str(), static_cast<int>(kernel.size()), kernel.data(), exec.capability() / 10,
+                 exec.capability() % 10);
+}
+}  // namespace cuda
 
 void launch_call(CudaExec& exec, const char* op, std::span<const std::byte> signature,
                  const std::function<void()>& call) {

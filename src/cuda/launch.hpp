@@ -48,7 +48,7 @@ template <class Signature>
 void launch_call(CudaExec& exec, const char* op, const Signature& signature,
                  const std::function<void()>& call) {
   static_assert(std::has_unique_object_representations_v<Signature>, "padding would differ");
-  launch_call(exec, op, std::as_bytes(std::span<const Signature, 1>(&signature, 1)), call);
+  launch_call(exec, op, std::span<const std::byte>(std::as_bytes(std::span(&signature, 1))), call);
 }
 
 // Queues a copy to the device of a list in host memory, which is free to change when this returns; `to` is
@@ -57,6 +57,11 @@ void upload(CudaExec& exec, const char* op, const void* host, std::size_t bytes,
 
 // Copies from the device and waits for it in the middle of an op, whose step then cannot be recorded.
 void download(CudaExec& exec, const char* op, const void* from, std::size_t bytes, void* host);
+
+namespace cuda {
+// Prints what runs, where that is asked for (ASHLAR_VERBOSE).
+void trace(const CudaExec& exec, std::string_view op, std::string_view kernel, const std::string& shape);
+}  // namespace cuda
 
 // A list of a kernel's argument: a few elements inside the argument itself, more in device memory that
 // `scratch` has.

@@ -8,6 +8,7 @@
 
 #include "ashlar/cuda/cuda_exec.hpp"
 #include "src/core/scratch_stack.hpp"
+#include "src/cuda/dense.hpp"
 
 namespace ashlar {
 inline namespace v0 {
@@ -58,6 +59,7 @@ struct CudaResources {
   ScratchStack<DeviceBlock> scratch;
   ScratchStack<HostBlock> host_scratch;
   UploadRing uploads;
+  cuda::MatmulPlans matmul_plans;
   Recording* recording = nullptr;  // of the graph that runs, if one does
 
   ~CudaResources();
