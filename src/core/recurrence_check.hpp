@@ -34,8 +34,10 @@ void check_combination(const Args& a) {
     refuse(kRecurrence, a.a ? "a was given without b" : "b was given without a", ", expected both or none");
   const bool transition = a.beta || a.a;
   if (a.bonus && transition) refuse(kRecurrence, "bonus was given with a transition, expected no transition");
-  if (a.normalize && transition) refuse(kRecurrence, "normalize is set with a transition, expected no transition");
-  if (a.bonus && a.normalize) refuse(kRecurrence, "normalize is set with a bonus, expected a read after the update");
+  if (a.normalize && transition)
+    refuse(kRecurrence, "normalize is set with a transition, expected no transition");
+  if (a.bonus && a.normalize)
+    refuse(kRecurrence, "normalize is set with a bonus, expected a read after the update");
   if (a.substeps < 1) refuse(kRecurrence, "substeps is ", a.substeps, ", expected at least 1");
   if (a.chunk < 0) refuse(kRecurrence, "chunk is ", a.chunk, ", expected 0 (default) or more");
 }
@@ -54,7 +56,8 @@ void check_states(const Args& a) {
   const std::array<Index, 3> want{heads, a.k.shape[2], dv + (a.normalize ? 1 : 0)};
   const Index sequences = a.offsets.count();
   if (!a.states.empty() && static_cast<Index>(a.states.size()) != sequences)
-    refuse(kRecurrence, "there are ", a.states.size(), " states, expected one for each of ", sequences, " sequences");
+    refuse(kRecurrence, "there are ", a.states.size(), " states, expected one for each of ", sequences,
+           " sequences");
   for (std::size_t n = 0; n < a.states.size(); ++n) {
     check_state("a state", a.states[n], want);
     for (std::size_t other = 0; other < n; ++other)

@@ -5,7 +5,7 @@
 #include <cmath>
 #include <cstring>
 
-#include "src/cpu/attention_check.hpp"
+#include "src/core/attention_check.hpp"
 #include "src/cpu/dispatch.hpp"
 
 #undef HWY_TARGET_INCLUDE

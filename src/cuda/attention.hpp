@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: Apache-2.0
-// What the kernels of softmax attention are given, checked and without options that they need not know.
+// What the kernels of softmax attention are given: checked, and without options that they need not know.
 #pragma once
 #include "ashlar/ops/softmax_attention.hpp"
 #include "src/cuda/launch.hpp"
@@ -27,11 +27,51 @@ struct AttentionSequence {
 };
 
 constexpr int kFewSequences = 8;
+using AttentionSequences = ArgumentList<AttentionSequence, kFewSequences>;
 
-// Of one call. q, k and v are of type `type` (f32, bf16 or f16), out is of type `out_type`. Strides are in
-// elements.
+// AttentionPattern (ops/attention_pattern.hpp) without its lists. -1 and 0: no such limit.
+struct AttentionMask {
+  int causal = 0, causal_block = 0, prefix = 0, left = -1, right = -1, chunk = 0, dilation = 1, strided = 0;
+
+  // Of the query and the key at these positions.
+  __host__ __device__ bool visible(int i, int j) const {
+    if (causal != 0 && j > i && j >= prefix && (causal_block == 0 || j / causal_block > i / causal_block))
+      return false;
+    const bool near = (left < 0 || j >= i - left * dilation) && (right < 0 || j <= i + right * dilation) &&
+                      (chunk == 0 || j / chunk == i / chunk) && (dilation == 1 || (i - j) % dilation == 0);
+    const bool local = left >= 0 || right >= 0 || chunk != 0 || dilation != 1;
+    if (strided == 0) return near;
+    return (i - j) % strided == 0 || (local && near);
+  }
+  // Causal or not, with a window at most.
+  bool simple() const {
+    return causal_block == 0 && prefix == 0 && chunk == 0 && dilation == 1 && strided == 0;
+  }
+  // Keys outside of [first, last) are visible to none of the queries from position `low` to `high`.
+  __host__ __device__ int first_key(int low) const {
+    int first = 0;
+    if (strided != 0) return 0;
+    if (left >= 0) first = low - left * dilation;
+    if (chunk != 0 && low / chunk * chunk > first) first = low / chunk * chunk;
+    return first > 0 ? first : 0;
+  }
+  __host__ __device__ int last_key(int high, int end) const {
+    int last = end;
+    if (causal != 0) {
+      int seen = causal_block != 0 ? (high / causal_block + 1) * causal_block : high + 1;
+      seen = seen > prefix ? seen : prefix;
+      last = seen < last ? seen : last;
+    }
+    if (strided != 0) return last;
+    if (right >= 0 && high + right * dilation + 1 < last) last = high + right * dilation + 1;
+    if (chunk != 0 && (high / chunk + 1) * chunk < last) last = (high / chunk + 1) * chunk;
+    return last;
+  }
+};
+
+// Of one call; strides in elements.
 struct AttentionCall {
-  DType type = DType::bf16, out_type = DType::bf16;
+  DType q_type = DType::f32, kv_type = DType::f32, out_type = DType::f32;
   const void* q = nullptr;
   void* out = nullptr;
   float* lse = nullptr;  // [T, heads]; null: not wanted
@@ -39,28 +79,41 @@ struct AttentionCall {
   int tokens = 0, heads = 0, kv_heads = 0, key_dim = 0, value_dim = 0;
   int count = 0;  // of sequences
   int most_queries = 0, most_keys = 0;
-  bool uniform = false;  // every sequence packed behind the one before: row strides equal, keys packed alike
-  ArgumentList<AttentionSequence, kFewSequences> sequences;
+  AttentionSequences sequences{};
   const AttentionSequence* host_sequences = nullptr;  // the same, readable by the host
 
-  bool causal = false;
-  int left = -1, right = -1;  // -1: no limit
+  AttentionMask mask{};
   float scale = 0, soft_cap = 0;
+  bool plus_one = false;         // one more in the sum of exponentials
   const float* sinks = nullptr;  // [heads]
-  // bias[n, h, i, j], strides 0 on axes that are broadcast; null: none
+  const float* alibi = nullptr;  // [heads]
+  // relative[h * relative_head + reach + clamp(j - i, -reach, reach)]
+  const float* relative = nullptr;
+  std::int64_t relative_head = 0;
+  int reach = 0;
+  // bias[n, h, i, j], strides 0 on axes that are broadcast
   const float* bias = nullptr;
   std::int64_t bias_sequence = 0, bias_head = 0, bias_query = 0, bias_key = 0;
-  const float* alibi = nullptr;  // [heads]
+
+  // No score but that of the product, its cap and sinks.
+  bool plain_score() const { return alibi == nullptr && relative == nullptr && bias == nullptr && !plus_one; }
 };
 
-// Each says whether it takes a call (shapes, types, options, device); and queues it. out is not written by
-// one that does not take it.
+// Hopper's kernel (wgmma, TMA): 16-bit queries, keys and values. Whether it takes a call; and queues it.
 bool attention_sm90_takes(const AttentionCall& call, const CudaExec& exec);
 void attention_sm90(const AttentionCall& call, CudaExec& exec);
-bool attention_decode_takes(const AttentionCall& call, const CudaExec& exec);
+// Few queries and many keys of 16 bits, cut into parts.
+bool attention_decode_takes(const AttentionCall& call);
 void attention_decode(const AttentionCall& call, CudaExec& exec);
-// Every call.
-void attention_portable(const AttentionCall& call, CudaExec& exec);
+// Tiles of tensor cores: 16-bit queries, keys and values with all options.
+bool attention_tiled_takes(const AttentionCall& call);
+void attention_tiled(const AttentionCall& call, CudaExec& exec);
+// Every call, in f32.
+void attention_exact(const AttentionCall& call, CudaExec& exec);
+
+// to [rows, heads, dim], packed = from, rounded to bf16.
+void round_rows(const float* from, std::int64_t row, std::int64_t head, Index rows, int heads, int dim,
+                bf16* to, CudaExec& exec);
 
 }  // namespace cuda
 }  // namespace v0

@@ -59,10 +59,10 @@ void transfer(View<T, 3> device, std::conditional_t<kRead, void*, const void*> h
     auto* const at = device.at(0, h);
     const std::size_t skip = row * static_cast<std::size_t>(h);
     if constexpr (kRead)
-      check_cuda(cudaMemcpy2D(static_cast<std::byte*>(host) + skip, pitch, at,
-                              tokens > 1 ? device_pitch : row, row, static_cast<std::size_t>(tokens),
-                              cudaMemcpyDeviceToHost),
-                 "copy");
+      check_cuda(
+          cudaMemcpy2D(static_cast<std::byte*>(host) + skip, pitch, at, tokens > 1 ? device_pitch : row, row,
+                       static_cast<std::size_t>(tokens), cudaMemcpyDeviceToHost),
+          "copy");
     else
       check_cuda(cudaMemcpy2D(at, tokens > 1 ? device_pitch : row, static_cast<const std::byte*>(host) + skip,
                               pitch, row, static_cast<std::size_t>(tokens), cudaMemcpyHostToDevice),
@@ -78,14 +78,14 @@ void move(View<const T, 2> from, View<T, 2> to) {
   if (from.size() == 0) return;
   const auto [rows, dim] = from.shape;
   const std::size_t row = sizeof(T) * static_cast<std::size_t>(dim), n = static_cast<std::size_t>(rows);
-  auto pitch = [&](Index stride) {
-    return rows > 1 ? sizeof(T) * static_cast<std::size_t>(stride) : row;
-  };
+  auto pitch = [&](Index stride) { return rows > 1 ? sizeof(T) * static_cast<std::size_t>(stride) : row; };
   DeviceTensor<T, 2> between(from.shape);
-  check_cuda(cudaMemcpy2D(between.data(), row, from.data, pitch(from.strides[0]), row, n, cudaMemcpyDeviceToDevice),
-             "move");
-  check_cuda(cudaMemcpy2D(to.data, pitch(to.strides[0]), between.data(), row, row, n, cudaMemcpyDeviceToDevice),
-             "move");
+  check_cuda(
+      cudaMemcpy2D(between.data(), row, from.data, pitch(from.strides[0]), row, n, cudaMemcpyDeviceToDevice),
+      "move");
+  check_cuda(
+      cudaMemcpy2D(to.data, pitch(to.strides[0]), between.data(), row, row, n, cudaMemcpyDeviceToDevice),
+      "move");
   check_cuda(cudaDeviceSynchronize(), "move");
 }
 
@@ -97,8 +97,10 @@ DeviceWeight Backend<CudaExec>::matrix(const Parameter& p, Index rows, Index col
     auto values = std::make_shared<const DeviceTensor<T, 2>>(host);
     return DeviceWeight(AnyView<2>(values->view()), values);
   };
-  if (p.dtype == DType::f32) return on_device(View<const float, 2>(static_cast<const float*>(p.data), {rows, columns}));
-  if (p.dtype == DType::bf16) return on_device(View<const bf16, 2>(static_cast<const bf16*>(p.data), {rows, columns}));
+  if (p.dtype == DType::f32)
+    return on_device(View<const float, 2>(static_cast<const float*>(p.data), {rows, columns}));
+  if (p.dtype == DType::bf16)
+    return on_device(View<const bf16, 2>(static_cast<const bf16*>(p.data), {rows, columns}));
   const Tensor<float, 1> wide = to_floats(p);
   return on_device(View<const float, 2>(wide.data(), {rows, columns}));
 }
@@ -125,8 +127,12 @@ void Backend<CudaExec>::fill(View<float, 3> to, float value, CudaExec& exec) {
 
 void Backend<CudaExec>::move(View<const float, 2> from, View<float, 2> to) { cuda::move(from, to); }
 void Backend<CudaExec>::move(View<const bf16, 2> from, View<bf16, 2> to) { cuda::move(from, to); }
-void Backend<CudaExec>::read(View<const float, 3> from, void* to) { cuda::transfer<const float, true>(from, to); }
-void Backend<CudaExec>::read(View<const bf16, 3> from, void* to) { cuda::transfer<const bf16, true>(from, to); }
+void Backend<CudaExec>::read(View<const float, 3> from, void* to) {
+  cuda::transfer<const float, true>(from, to);
+}
+void Backend<CudaExec>::read(View<const bf16, 3> from, void* to) {
+  cuda::transfer<const bf16, true>(from, to);
+}
 void Backend<CudaExec>::write(const void* from, View<float, 3> to) { cuda::transfer<float, false>(to, from); }
 void Backend<CudaExec>::write(const void* from, View<bf16, 3> to) { cuda::transfer<bf16, false>(to, from); }
 

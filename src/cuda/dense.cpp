@@ -38,8 +38,9 @@ bool same_x(const DeviceDense& a, const DeviceDense& b) {
 void prefill(const DeviceDense& a, View<const bf16, 3> parts, CudaExec& exec) {
   cuda::MatmulPlans& plans = exec.resources().matmul_plans;
   const AnyView<2>& w = a.weight.values();
-  cuda::MatmulPlans::Problem p{a.x.data, w.data, a.out.data, a.bias.data, a.x.shape[0], w.shape[0], w.shape[1],
-                               a.x.strides[0], w.strides[0], a.out.strides[0], is_bf16(a), false};
+  cuda::MatmulPlans::Problem p{a.x.data,     w.data,           a.out.data, a.bias.data,
+                               a.x.shape[0], w.shape[0],       w.shape[1], a.x.strides[0],
+                               w.strides[0], a.out.strides[0], is_bf16(a), false};
   const Index count = p.is_bf16 ? parts.shape[0] : 1;
   for (Index i = 0; i < count; ++i) {
     if (p.is_bf16) p.x = parts.at(i), p.x_stride = parts.strides[1];
@@ -87,7 +88,10 @@ void dense(std::span<const DeviceDense> layers, CudaExec& exec) {
     i = end;
     if (exec.verbose())
       for (const DeviceDense& a : group)
-        cuda::trace(exec, kOp, few ? "matvec" : is_bf16(a) ? "cuBLASLt, bf16" : "cuBLASLt, f32",
+        cuda::trace(exec, kOp,
+                    few          ? "matvec"
+                    : is_bf16(a) ? "cuBLASLt, bf16"
+                                 : "cuBLASLt, f32",
                     to_string(std::array<Index, 3>{tokens, a.weight.rows(), a.weight.columns()}));
     if (few) {
       decode(group, exec);

@@ -25,7 +25,8 @@ void DeviceRecurrentState::export_to(View<float, 3> s) const {
 
 void DeviceRecurrentState::keep_updates(Index tokens, Index) {
   if (tokens != 0)
-    refuse("DeviceRecurrentState", tokens, " tokens were to be kept, expected 0: on a device none can be taken back");
+    refuse("DeviceRecurrentState", tokens,
+           " tokens were to be kept, expected 0: on a device none can be taken back");
 }
 
 void DeviceRecurrentState::rollback(Index tokens) {

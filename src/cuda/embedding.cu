@@ -45,7 +45,8 @@ void embedding(const Embedding& a, CudaExec& exec) {
   if (a.out.size() == 0) return;
   CudaScratch scratch(exec);
   const auto ids = argument_list<cuda::kFewTokens, std::int32_t>(
-      exec, "embedding", a.out.shape[0], scratch, [&](Index i) { return a.ids[static_cast<std::size_t>(i)]; });
+      exec, "embedding", a.out.shape[0], scratch,
+      [&](Index i) { return a.ids[static_cast<std::size_t>(i)]; });
   switch (a.table.dtype) {
     case DType::bf16: return cuda::run<bf16>(a, ids, exec);
     case DType::f16: return cuda::run<f16>(a, ids, exec);

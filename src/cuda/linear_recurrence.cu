@@ -48,9 +48,9 @@ void linear_recurrence(const DeviceLinearRecurrence& a, CudaExec& exec) {
   const Index all = heads;
   using cuda::input;
   call.q = input(a.q, all), call.k = input(a.k, all), call.v = input(a.v, all), call.g = input(a.g, all);
-  call.gk = input(a.gk, all), call.beta = input(a.beta, all), call.a = input(a.a, all), call.b = input(a.b, all);
-  if (a.bonus)
-    call.bonus = {a.bonus.data, 0, a.bonus.strides[0], static_cast<int>(heads / a.bonus.shape[0])};
+  call.gk = input(a.gk, all), call.beta = input(a.beta, all), call.a = input(a.a, all),
+  call.b = input(a.b, all);
+  if (a.bonus) call.bonus = {a.bonus.data, 0, a.bonus.strides[0], static_cast<int>(heads / a.bonus.shape[0])};
   call.out = a.out.data, call.out_row = a.out.strides[0], call.out_head = a.out.strides[1];
   call.heads = static_cast<int>(heads), call.key_dim = static_cast<int>(dk);
   call.value_dim = static_cast<int>(dv), call.columns = static_cast<int>(columns);
@@ -72,7 +72,8 @@ void linear_recurrence(const DeviceLinearRecurrence& a, CudaExec& exec) {
     call.out = wide.data, call.out_row = wide.strides[0], call.out_head = wide.strides[1];
     recurrence_by_token(call, sequences, exec);
     launch(exec, op, cuda::divide_rows,
-           {std::min(static_cast<unsigned>(exec.multiprocessors()) * 8, cuda::blocks(a.out.size(), cuda::kThreads)),
+           {std::min(static_cast<unsigned>(exec.multiprocessors()) * 8,
+                     cuda::blocks(a.out.size(), cuda::kThreads)),
             cuda::kThreads},
            wide.data, a.out, a.normalizer_eps);
   } else if (a.form == RecurrenceForm::recurrent || exec.precision() == Precision::full ||

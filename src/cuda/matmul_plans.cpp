@@ -53,12 +53,15 @@ bool MatmulPlans::run(const Problem& p, CudaExec& exec) {
     plan = std::make_shared<Plan>();
     check(cublasLtMatmulDescCreate(&plan->product, CUBLAS_COMPUTE_32F, CUDA_R_32F));
     const cublasOperation_t transposed = CUBLAS_OP_T;
-    check(cublasLtMatmulDescSetAttribute(plan->product, CUBLASLT_MATMUL_DESC_TRANSA, &transposed, sizeof transposed));
+    check(cublasLtMatmulDescSetAttribute(plan->product, CUBLASLT_MATMUL_DESC_TRANSA, &transposed,
+                                         sizeof transposed));
     if (p.bias != nullptr) {
       const cublasLtEpilogue_t epilogue = CUBLASLT_EPILOGUE_BIAS;
       const cudaDataType_t type = CUDA_R_32F;
-      check(cublasLtMatmulDescSetAttribute(plan->product, CUBLASLT_MATMUL_DESC_EPILOGUE, &epilogue, sizeof epilogue));
-      check(cublasLtMatmulDescSetAttribute(plan->product, CUBLASLT_MATMUL_DESC_BIAS_DATA_TYPE, &type, sizeof type));
+      check(cublasLtMatmulDescSetAttribute(plan->product, CUBLASLT_MATMUL_DESC_EPILOGUE, &epilogue,
+                                           sizeof epilogue));
+      check(cublasLtMatmulDescSetAttribute(plan->product, CUBLASLT_MATMUL_DESC_BIAS_DATA_TYPE, &type,
+                                           sizeof type));
     }
     const cudaDataType_t type = p.is_bf16 ? CUDA_R_16BF : CUDA_R_32F;
     const auto extent = [](Index n) { return static_cast<std::uint64_t>(n); };
@@ -80,30 +83,29 @@ bool MatmulPlans::run(const Problem& p, CudaExec& exec) {
     }
     cublasLtMatmulHeuristicResult_t result{};
     int found = 0;
-    const cublasStatus_t status =
-        cublasLtMatmulAlgoGetHeuristic(r.cublas, plan->product, plan->weight, plan->x, plan->out, plan->out,
-                                       preference, 1, &result, &found);
+    const cublasStatus_t status = cublasLtMatmulAlgoGetHeuristic(
+        r.cublas, plan->product, plan->weight, plan->x, plan->out, plan->out, preference, 1, &result, &found);
     cublasLtMatmulPreferenceDestroy(preference);
     plan->found = status == CUBLAS_STATUS_SUCCESS && found == 1;
     plan->algorithm = result.algo;
   }
   if (!plan->found) {
     if (p.bias != nullptr) return false;
-    throw Error("CudaError", concat("dense: cuBLASLt has no kernel for a product of ", p.m, " x ", p.k, " with ", p.n,
-                                    " x ", p.k));
+    throw Error("CudaError", concat("dense: cuBLASLt has no kernel for a product of ", p.m, " x ", p.k,
+                                    " with ", p.n, " x ", p.k));
   }
   launch_call(exec, "dense",
               std::array<Index, 11>{reinterpret_cast<Index>(p.x), reinterpret_cast<Index>(p.weight),
-                                    reinterpret_cast<Index>(p.out), reinterpret_cast<Index>(p.bias), p.m, p.n, p.k,
-                                    p.x_stride, p.weight_stride, p.out_stride, Index{p.accumulate}},
+                                    reinterpret_cast<Index>(p.out), reinterpret_cast<Index>(p.bias), p.m, p.n,
+                                    p.k, p.x_stride, p.weight_stride, p.out_stride, Index{p.accumulate}},
               [plan, p, &r] {
                 const float one = 1, beta = p.accumulate ? 1 : 0;
                 if (p.bias != nullptr)
-                  check(cublasLtMatmulDescSetAttribute(plan->product, CUBLASLT_MATMUL_DESC_BIAS_POINTER, &p.bias,
-                                                       sizeof p.bias));
-                check(cublasLtMatmul(r.cublas, plan->product, &one, p.weight, plan->weight, p.x, plan->x, &beta, p.out,
-                                     plan->out, p.out, plan->out, &plan->algorithm, r.cublas_workspace,
-                                     r.cublas_workspace_bytes, r.stream));
+                  check(cublasLtMatmulDescSetAttribute(plan->product, CUBLASLT_MATMUL_DESC_BIAS_POINTER,
+                                                       &p.bias, sizeof p.bias));
+                check(cublasLtMatmul(r.cublas, plan->product, &one, p.weight, plan->weight, p.x, plan->x,
+                                     &beta, p.out, plan->out, p.out, plan->out, &plan->algorithm,
+                                     r.cublas_workspace, r.cublas_workspace_bytes, r.stream));
               });
   return true;
 }

@@ -81,7 +81,8 @@ __device__ __forceinline__ const Layer& layer_of(const Layers& all, int unit) {
 
 // Weights of a unit's rows, of the kSteps slices of inputs from `from` on.
 template <class T>
-__device__ __forceinline__ void load_unit(const Layer& a, int feature, int from, uint4 (&w)[kSteps][kFeatures]) {
+__device__ __forceinline__ void load_unit(const Layer& a, int feature, int from,
+                                          uint4 (&w)[kSteps][kFeatures]) {
   constexpr int kEach = Unpack<T>::kCount, kSlice = kThreads * kEach;
 #pragma unroll
   for (int s = 0; s < kSteps; ++s)
@@ -173,7 +174,8 @@ __global__ void __launch_bounds__(kThreads) matvec_any(const Layer a, int tokens
   const T* w = static_cast<const T*>(a.weight) + r * a.weight_stride;
   for (int m = 0; m < tokens; ++m) {
     float sum = 0;
-    for (int k = lane; k < a.inputs; k += kWarp) sum = fmaf(load<1>(w + k).x[0], a.x[m * a.x_stride + k], sum);
+    for (int k = lane; k < a.inputs; k += kWarp)
+      sum = fmaf(load<1>(w + k).x[0], a.x[m * a.x_stride + k], sum);
     sum = sum_of_warp(sum);
     if (lane == 0) a.out[m * a.out_stride + r] = sum + (a.bias != nullptr ? a.bias[r] : 0.0f);
   }
@@ -181,8 +183,16 @@ __global__ void __launch_bounds__(kThreads) matvec_any(const Layer a, int tokens
 
 Layer layer_of(const DeviceDense& d) {
   const AnyView<2>& w = d.weight.values();
-  return {w.data, d.bias.data, d.x.data, d.out.data, w.strides[0], d.x.strides[0], d.out.strides[0],
-          static_cast<int>(w.shape[0]), static_cast<int>(w.shape[1]), 0};
+  return {w.data,
+          d.bias.data,
+          d.x.data,
+          d.out.data,
+          w.strides[0],
+          d.x.strides[0],
+          d.out.strides[0],
+          static_cast<int>(w.shape[0]),
+          static_cast<int>(w.shape[1]),
+          0};
 }
 
 bool aligned(const void* p) { return reinterpret_cast<std::uintptr_t>(p) % 16 == 0; }
@@ -201,9 +211,9 @@ void run(std::span<const DeviceDense> layers, CudaExec& exec) {
   Layers all{};
   auto flush = [&] {
     if (all.count == 0) return;
-    const LaunchShape shape{std::min(2u * static_cast<unsigned>(exec.multiprocessors()),
-                                     static_cast<unsigned>(all.units)),
-                            kThreads};
+    const LaunchShape shape{
+        std::min(2u * static_cast<unsigned>(exec.multiprocessors()), static_cast<unsigned>(all.units)),
+        kThreads};
     auto kernel = tokens == 1   ? matvec_units<T, 1>
                   : tokens == 2 ? matvec_units<T, 2>
                   : tokens <= 4 ? matvec_units<T, 4>
@@ -234,8 +244,8 @@ __global__ void __launch_bounds__(kThreads) split_elements(View<const float, 2> 
     float rest = x.data[i / columns * x.strides[0] + i % columns];
     for (Index part = 0; part < to.shape[0]; ++part) {
       const __nv_bfloat16 rounded = __float2bfloat16_rn(rest);
-      reinterpret_cast<__nv_bfloat16*>(to.data)[part * to.strides[0] + i / columns * to.strides[1] + i % columns] =
-          rounded;
+      reinterpret_cast<__nv_bfloat16*>(
+          to.data)[part * to.strides[0] + i / columns * to.strides[1] + i % columns] = rounded;
       rest -= __bfloat162float(rounded);
     }
   }

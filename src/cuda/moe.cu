@@ -27,7 +27,8 @@ __global__ void __launch_bounds__(kThreads) combine_row(const MoeCombine a, cons
   let_next_start();
   wait_for_previous();
   const Index t = blockIdx.x, chosen = a.rows.shape[1];
-  const float gate = a.shared_gate.data != nullptr ? sigmoid(a.shared_gate.data[t * a.shared_gate.strides[0]]) : 1;
+  const float gate =
+      a.shared_gate.data != nullptr ? sigmoid(a.shared_gate.data[t * a.shared_gate.strides[0]]) : 1;
   for (Index c = threadIdx.x; c < a.out.shape[1]; c += kThreads) {
     float sum = 0;
     for (Index j = 0; j < chosen; ++j)
@@ -91,7 +92,8 @@ void moe_gather(const MoeGather& a, CudaExec& exec) {
   const Index rows = a.tokens.shape[0];
   const auto tokens = argument_list<cuda::kFewRows, Index>(exec, "moe_gather", rows, scratch,
                                                            [&](Index i) { return a.tokens(i); });
-  launch(exec, "moe_gather", cuda::gather_row, {static_cast<unsigned>(rows), cuda::kThreads}, a.x, a.out, tokens);
+  launch(exec, "moe_gather", cuda::gather_row, {static_cast<unsigned>(rows), cuda::kThreads}, a.x, a.out,
+         tokens);
 }
 
 void moe_combine(const MoeCombine& a, CudaExec& exec) {

@@ -58,7 +58,8 @@ __global__ void __launch_bounds__(kBlock) norm_rows(const NormRows a) {
 
   const float* weight = a.weight != nullptr ? a.weight + h * a.weight_head : nullptr;
   const float* bias = a.bias != nullptr ? a.bias + h * a.bias_head : nullptr;
-  const float* gate = a.gate.data != nullptr ? a.gate.data + t * a.gate.strides[0] + h * a.gate.strides[1] : nullptr;
+  const float* gate =
+      a.gate.data != nullptr ? a.gate.data + t * a.gate.strides[0] + h * a.gate.strides[1] : nullptr;
   float* out = a.out.data + t * a.out.strides[0] + h * a.out.strides[1];
   for (int i = lane * kVector; i < dim; i += kStep) {
     auto v = load<kVector>(x + i);

@@ -64,8 +64,7 @@ __global__ void __launch_bounds__(kThreads) decay_elements(const DecayGate a) {
   wait_for_previous();
   const Index channels = a.x.shape[1];
   each_element<1>(a.x.shape[0], channels, [&](Index t, Index c) {
-    const float rate =
-        a.a_log.data != nullptr ? expf(a.a_log.data[c / (channels / a.a_log.shape[0])]) : 1.0f;
+    const float rate = a.a_log.data != nullptr ? expf(a.a_log.data[c / (channels / a.a_log.shape[0])]) : 1.0f;
     const float x = a.x.data[t * a.x.strides[0] + c] + (a.dt_bias.data != nullptr ? a.dt_bias.data[c] : 0.0f);
     float g = 0;
     switch (a.formula) {
@@ -86,7 +85,7 @@ __global__ void __launch_bounds__(kThreads) decay_elements(const DecayGate a) {
       case DecayFormula::lower_bounded: {
         const float low = a.lower_bound.data[c];
         // Near 1 the logarithm of what is missing, else of what is there.
-        g = low == 0   ? -softplus(-x)
+        g = low == 0    ? -softplus(-x)
             : x > -0.5f ? log1pf(-(1 - low) * sigmoid(-x))
                         : logf(low + (1 - low) * sigmoid(x));
         break;

@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
-// The recurrence token after token, for every member of the family; one token is a step of decoding, bound by the
-// memory of the state.
+// The recurrence token after token, for every member of the family; one token is a step of decoding, bound by
+// the memory of the state.
 #include "src/cuda/recurrence.hpp"
 #include "src/cuda/rows.cuh"
 
@@ -86,7 +86,9 @@ __global__ void __launch_bounds__(128)
   const RecurrenceSequence sequence = sequences[blockIdx.y];
   const Index begin = sequence.begin, end = sequence.end;
   if (begin == end) return;
-  auto keys_at = [&](const RecurrenceInput& x, Index t) { return load_keys<kParts, kByFour>(x.at(t, h), dk); };
+  auto keys_at = [&](const RecurrenceInput& x, Index t) {
+    return load_keys<kParts, kByFour>(x.at(t, h), dk);
+  };
 
   Keys<kParts> s[kColumns] = {};
   float* state = nullptr;

@@ -20,7 +20,8 @@ __global__ void __launch_bounds__(kThreads)
   let_next_start();
   for (int i = threadIdx.x; i < pairs; i += kThreads) {
     double sine, cosine;
-    sincos(static_cast<double>(positions[t]) * static_cast<double>(a.inverse_frequencies.data[i]), &sine, &cosine);
+    sincos(static_cast<double>(positions[t]) * static_cast<double>(a.inverse_frequencies.data[i]), &sine,
+           &cosine);
     table[i] = a.factor * static_cast<float>(cosine), table[pairs + i] = a.factor * static_cast<float>(sine);
   }
   wait_for_previous();
@@ -57,8 +58,8 @@ void rope(const Rope& a, CudaExec& exec) {
   const auto positions = argument_list<cuda::kFewTokens, Index>(exec, "rope", tokens, scratch,
                                                                 [&](Index i) { return a.positions(i); });
   launch(exec, "rope", cuda::rope_token,
-         {static_cast<unsigned>(tokens), cuda::kThreads, 2 * sizeof(float) * static_cast<std::size_t>(pairs)}, a,
-         positions);
+         {static_cast<unsigned>(tokens), cuda::kThreads, 2 * sizeof(float) * static_cast<std::size_t>(pairs)},
+         a, positions);
 }
 
 }  // namespace v0

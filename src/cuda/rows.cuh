@@ -125,7 +125,9 @@ bool by_four(const View<T, Rank>& v) {
   return v.shape[Rank - 1] % 4 == 0;
 }
 
-inline unsigned blocks(Index n, Index per_block) { return static_cast<unsigned>((n + per_block - 1) / per_block); }
+inline unsigned blocks(Index n, Index per_block) {
+  return static_cast<unsigned>((n + per_block - 1) / per_block);
+}
 
 }  // namespace cuda
 }  // namespace v0

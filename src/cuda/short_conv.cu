@@ -88,13 +88,12 @@ void short_conv(const ShortConv& a, CudaExec& exec) {
   CudaScratch scratch(exec);
   Index longest = 0;
   const Index count = a.offsets.count();
-  const auto sequences = argument_list<cuda::kFewSequences, cuda::ConvSequence>(
-      exec, "short_conv", count, scratch, [&](Index n) {
-        const Index begin = a.offsets.begin(n), end = a.offsets.end(n, tokens);
-        longest = std::max(longest, end - begin);
-        return cuda::ConvSequence{begin, end,
-                                  a.states.empty() ? nullptr : a.states[static_cast<std::size_t>(n)]};
-      });
+  const auto sequences = argument_list<cuda::kFewSequences,
+                                       cuda::ConvSequence>(exec, "short_conv", count, scratch, [&](Index n) {
+    const Index begin = a.offsets.begin(n), end = a.offsets.end(n, tokens);
+    longest = std::max(longest, end - begin);
+    return cuda::ConvSequence{begin, end, a.states.empty() ? nullptr : a.states[static_cast<std::size_t>(n)]};
+  });
   const Index stride = a.state_stride != 0 ? a.state_stride : channels;
   const unsigned across = cuda::blocks(channels, cuda::kThreads);
   const LaunchShape shape{{across, cuda::blocks(longest, cuda::kTokens), static_cast<unsigned>(count)},
@@ -105,8 +104,8 @@ void short_conv(const ShortConv& a, CudaExec& exec) {
                              : cuda::short_conv_tokens<0>;
   launch(exec, "short_conv", kernel, shape, a, sequences, stride);
   if (!a.states.empty() && width > 1 && longest > cuda::kTokens)
-    launch(exec, "short_conv", cuda::short_conv_states, {{across, static_cast<unsigned>(count)}, cuda::kThreads}, a,
-           sequences, stride);
+    launch(exec, "short_conv", cuda::short_conv_states,
+           {{across, static_cast<unsigned>(count)}, cuda::kThreads}, a, sequences, stride);
 }
 
 }  // namespace v0

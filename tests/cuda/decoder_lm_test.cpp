@@ -13,8 +13,8 @@ using namespace test;
 using CudaModel = DecoderLm<CudaExec>;
 using CudaCache = CudaModel::Cache;
 
-constexpr double kSameModel = 1e-4;  // f32, sums in another order
-constexpr double kRounded = 4e-2;    // activations of bf16
+constexpr double kSameModel = 1e-4;     // f32, sums in another order
+constexpr double kRoundedModel = 4e-2;  // activations of bf16
 
 std::unique_ptr<CudaModel> on_device(const Architecture& a, CudaExec& exec, DType dtype = DType::f32) {
   return load_decoder_lm(parse_json(a.config, "config"), ModelParameters(a, dtype), exec);
@@ -117,8 +117,8 @@ TEST_P(CudaDecoderLm, RoundedToBf16) {
   CudaExec exec;
   Beside both(GetParam(), exec, DType::bf16);
   both.make_caches(2, [&] { return both.model().new_cache(both.model().max_positions(), DType::bf16); });
-  EXPECT_LE(both.prefill(std::array<Index, 2>{11, 18}), kRounded);
-  for (int i = 0; i < 4; ++i) ASSERT_LE(both.decode(), kRounded) << i;
+  EXPECT_LE(both.prefill(std::array<Index, 2>{11, 18}), kRoundedModel);
+  for (int i = 0; i < 4; ++i) ASSERT_LE(both.decode(), kRoundedModel) << i;
 }
 
 // What was saved on one is restored on the other.
@@ -147,8 +147,8 @@ TEST_P(CudaDecoderLm, KeysAndValuesInPages) {
 }
 
 INSTANTIATE_TEST_SUITE_P(Architectures, CudaDecoderLm,
-                         testing::Values(kLlama, kOlmo3, kOlmoHybrid, kQwen3Next, kQwen3_5, kQwen3_5Moe, kLfm2,
-                                         kMiniMax, kGemma2, kGemma3, kGptOss),
+                         testing::Values(kLlama, kOlmo3, kOlmoHybrid, kQwen3Next, kQwen3_5, kQwen3_5Moe,
+                                         kLfm2, kMiniMax, kGemma2, kGemma3, kGptOss),
                          name_of);
 
 class CudaDecoderLmTest : public CudaTest {};
@@ -175,8 +175,8 @@ TEST_F(CudaDecoderLmTest, Refuses) {
   EXPECT_EQ(cache.position(), 0);
   auto hybrid = on_device(kOlmoHybrid, exec)->new_cache(9);
   EXPECT_THROW(hybrid.keep_updates(2), Error);
-  EXPECT_THROW(load_decoder_lm(parse_json(kRwkv7.config, "config"), ModelParameters(kRwkv7, DType::f32), exec),
-               Error);
+  EXPECT_THROW(
+      load_decoder_lm(parse_json(kRwkv7.config, "config"), ModelParameters(kRwkv7, DType::f32), exec), Error);
 }
 
 }  // namespace

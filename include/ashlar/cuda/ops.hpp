@@ -43,8 +43,8 @@ void moe_combine(const MoeCombine& args, CudaExec& exec);
 void softmax_attention(const SoftmaxAttention& args, CudaExec& exec);
 void softmax_attention(const SoftmaxAttentionArgs<float, bf16>& args, CudaExec& exec);
 void softmax_attention(const SoftmaxAttentionArgs<float, bf16, bf16>& args, CudaExec& exec);
-void softmax_attention(const SoftmaxAttentionArgs<bf16>& args, CudaExec& exec);
-void softmax_attention(const SoftmaxAttentionArgs<f16>& args, CudaExec& exec);
+void softmax_attention(const SoftmaxAttentionArgs<float, bf16, bf16, bf16>& args, CudaExec& exec);
+void softmax_attention(const SoftmaxAttentionArgs<float, f16, f16, f16>& args, CudaExec& exec);
 void merge_attention(const MergeAttention& args, CudaExec& exec);
 
 void linear_recurrence(const DeviceLinearRecurrence& args, CudaExec& exec);

@@ -53,12 +53,12 @@ enum class AttentionNormalizer : std::uint8_t {
 // so that results do not depend on threads or batch-mates. Refused: shapes that differ, H not a multiple of
 // Hkv, more queries than positions when something depends on positions, contradictory patterns, tables that
 // point outside, lse and entropy of what is not a softmax.
-template <class T, class Kv = T, class Q = T>
+template <class T, class Kv = T, class Q = T, class Out = T>
 struct SoftmaxAttentionArgs {
   View<const Q, 3> q;                           // [T, H, D]
   Offsets offsets;                              // of the queries
   std::span<const KeyValueArgs<Kv>> sequences;  // keys and values, one a sequence
-  View<T, 3> out;                               // [T, H, Dv]
+  View<Out, 3> out;                             // [T, H, Dv]
   AttentionPattern pattern{};
   AttentionScoreArgs<T> score{};
   AttentionNormalizer normalizer = AttentionNormalizer::softmax;

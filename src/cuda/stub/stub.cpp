@@ -92,8 +92,12 @@ void softmax_attention(const SoftmaxAttentionArgs<float, bf16>&, CudaExec&) { no
 void softmax_attention(const SoftmaxAttentionArgs<float, bf16, bf16>&, CudaExec&) {
   no_cuda("softmax_attention");
 }
-void softmax_attention(const SoftmaxAttentionArgs<bf16>&, CudaExec&) { no_cuda("softmax_attention"); }
-void softmax_attention(const SoftmaxAttentionArgs<f16>&, CudaExec&) { no_cuda("softmax_attention"); }
+void softmax_attention(const SoftmaxAttentionArgs<float, bf16, bf16, bf16>&, CudaExec&) {
+  no_cuda("softmax_attention");
+}
+void softmax_attention(const SoftmaxAttentionArgs<float, f16, f16, f16>&, CudaExec&) {
+  no_cuda("softmax_attention");
+}
 void merge_attention(const MergeAttention&, CudaExec&) { no_cuda("merge_attention"); }
 void linear_recurrence(const DeviceLinearRecurrence&, CudaExec&) { no_cuda("linear_recurrence"); }
 void argmax(View<const float, 2>, View<std::int32_t, 1>, CudaExec&) { no_cuda("argmax"); }

@@ -6,9 +6,9 @@ namespace ashlar {
 inline namespace v0 {
 namespace detail {
 
-// Refuses what softmax_attention refuses.
-template <class Kv, class Q>
-void check_attention(const SoftmaxAttentionArgs<float, Kv, Q>& a);
+// Refuses what softmax_attention refuses, wherever it runs; what lies in arrays is not looked at.
+template <class Kv, class Q, class Out>
+void check_attention(const SoftmaxAttentionArgs<float, Kv, Q, Out>& a);
 
 }  // namespace detail
 }  // namespace v0

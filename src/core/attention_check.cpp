@@ -1,9 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
-#include "src/cpu/attention_check.hpp"
+#include "src/core/attention_check.hpp"
 
 #include <algorithm>
-
-#include "ashlar/kernels/attention_tables.hpp"
 
 namespace ashlar {
 inline namespace v0 {
@@ -63,8 +61,8 @@ void check_rows(const KeyValueArgs<Kv>& kv, Index n) {
 
 }  // namespace
 
-template <class Kv, class Q>
-void check_attention(const SoftmaxAttentionArgs<float, Kv, Q>& a) {
+template <class Kv, class Q, class Out>
+void check_attention(const SoftmaxAttentionArgs<float, Kv, Q, Out>& a) {
   const auto [tokens, heads, dim] = a.q.shape;
   expect_shape(kOp, "q", a.q, a.q.shape);
   a.offsets.check(kOp, tokens);
@@ -105,6 +103,8 @@ void check_attention(const SoftmaxAttentionArgs<float, Kv, Q>& a) {
 template void check_attention(const SoftmaxAttentionArgs<float>&);
 template void check_attention(const SoftmaxAttentionArgs<float, bf16>&);
 template void check_attention(const SoftmaxAttentionArgs<float, bf16, bf16>&);
+template void check_attention(const SoftmaxAttentionArgs<float, bf16, bf16, bf16>&);
+template void check_attention(const SoftmaxAttentionArgs<float, f16, f16, f16>&);
 
 }  // namespace detail
 }  // namespace v0
