@@ -8,7 +8,7 @@ endif()
 enable_language(CUDA)
 find_package(CUDAToolkit 12.3 REQUIRED)
 
-ashlar_add_library(ashlar_cuda cuda cuda/models)
+ashlar_add_library(ashlar_cuda cuda cuda/models cuda/models/common)
 file(GLOB_RECURSE kernels CONFIGURE_DEPENDS ${PROJECT_SOURCE_DIR}/src/cuda/*.cu)
 set(hopper_kernels ${kernels})
 list(FILTER kernels EXCLUDE REGEX /src/cuda/sm90/)

@@ -14,12 +14,12 @@ namespace cuda {
 namespace {
 
 constexpr int kWarps = 4, kThreads = kWarps * kWarp, kRows = 16, kKeys = 16, kTile = kWarps * kKeys;
-constexpr int kSmallestPart = 256, kMostParts = 64;
+constexpr int kMostParts = 32;
 constexpr float kLog2e = 1.4426950408889634f;
 
 // Keys of a part, for a sequence of so many.
 __host__ __device__ inline int part_size(int keys) {
-  int size = kSmallestPart;
+  int size = keys <= 2048 ? 128 : 256;
   while (size * kMostParts < keys) size *= 2;
   return size;
 }

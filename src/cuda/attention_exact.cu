@@ -3,6 +3,7 @@
 // shared memory (Milakov and Gimelshein, 2018; Dao et al., 2022).
 #include "ashlar/cuda/ops.hpp"
 #include "src/cuda/attention.hpp"
+#include "src/cuda/resources.hpp"
 #include "src/cuda/rows.cuh"
 
 namespace ashlar {
@@ -129,6 +130,7 @@ __global__ void __launch_bounds__(kThreads) exact_tile(const AttentionCall c) {
       o[e] = total;
     }
   }
+  __syncthreads();  // the last factors were read
   if (c.sinks != nullptr || c.plus_one) {
     const float sink = c.sinks != nullptr ? c.sinks[h] : 0.0f, before = largest;
     largest = fmaxf(largest, sink);
@@ -214,8 +216,7 @@ void run(const AttentionCall& c, CudaExec& exec) {
 }  // namespace
 
 void attention_exact(const AttentionCall& c, CudaExec& exec) {
-  constexpr std::size_t kMostBytes = 160 << 10;
-  if (sizeof(float) * static_cast<std::size_t>(Tile(c).floats()) > kMostBytes)
+  if (sizeof(float) * static_cast<std::size_t>(Tile(c).floats()) > exec.resources().most_shared)
     refuse("softmax_attention", "heads have ", c.key_dim, " and ", c.value_dim,
            " channels, more than a multiprocessor's memory takes");
   if (c.q_type == DType::f32 && c.kv_type == DType::f32) return run<float, float, float>(c, exec);

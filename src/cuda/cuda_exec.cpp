@@ -70,6 +70,8 @@ CudaExec::CudaExec(const CudaOptions& options)
   auto resources = std::make_unique<detail::CudaResources>();
   resources->device = options.device, resources->stream = options.stream;
   resources->synchronous = set("ASHLAR_CUDA_SYNC"), resources->verbose = verbose_;
+  resources->most_shared =
+      static_cast<std::size_t>(attribute(cudaDevAttrMaxSharedMemoryPerBlockOptin, options.device));
   if (options.stream == nullptr) {
     check_cuda(cudaStreamCreateWithFlags(&resources->stream, cudaStreamNonBlocking), "CudaExec");
     resources->own_stream = true;

@@ -53,18 +53,6 @@ void prefill(const DeviceDense& a, View<const bf16, 3> parts, CudaExec& exec) {
   }
 }
 
-void decode(std::span<const DeviceDense> layers, CudaExec& exec) {
-  const Index tokens = layers[0].x.shape[0];
-  for (Index t = 0; t < tokens; t += cuda::kMatvecRows) {
-    std::vector<DeviceDense> part;
-    for (const DeviceDense& a : layers) {
-      const Index end = std::min(tokens, t + cuda::kMatvecRows);
-      part.push_back({a.x.slice(0, t, end), a.weight, a.bias, a.out.slice(0, t, end), a.phase});
-    }
-    cuda::matvec(part, exec);
-  }
-}
-
 }  // namespace
 
 void dense(std::span<const DeviceDense> layers, CudaExec& exec) {
@@ -94,7 +82,7 @@ void dense(std::span<const DeviceDense> layers, CudaExec& exec) {
                                  : "cuBLASLt, f32",
                     to_string(std::array<Index, 3>{tokens, a.weight.rows(), a.weight.columns()}));
     if (few) {
-      decode(group, exec);
+      cuda::matvec(group, exec);
       continue;
     }
     CudaScratch scratch(exec);

@@ -2,6 +2,7 @@
 #pragma once
 #include <cublasLt.h>
 
+#include <array>
 #include <map>
 #include <memory>
 
@@ -11,12 +12,10 @@ namespace ashlar {
 inline namespace v0 {
 namespace cuda {
 
-// Rows of decode that read each weight once.
-constexpr Index kMatvecRows = 8;
-// Up to so many rows decode goes by kMatvecRows at a time; beyond, as prefill.
+// Up to so many rows decode reads each weight once, or twice; beyond, it goes as prefill.
 constexpr Index kMostMatvecRows = 16;
 
-// Layers of one element type, of phase decode and of no more than kMatvecRows rows.
+// Layers of one element type, of phase decode and of no more than kMostMatvecRows rows each.
 void matvec(std::span<const DeviceDense> layers, CudaExec& exec);
 
 // to [M, K] packed, parts of it: x = to[0] + to[1] + ... with each rounded to bf16.
@@ -24,7 +23,7 @@ void split_to_bf16(View<const float, 2> x, View<bf16, 3> to, CudaExec& exec);
 // out[m, n] += bias[n]
 void add_bias(View<const float, 1> bias, View<float, 2> out, CudaExec& exec);
 
-// out = alpha-free product x W^T (+ out with `accumulate`) by cuBLASLt, in f32 or of bf16 with sums of f32.
+// out = x W^T + bias (+ out with `accumulate`) by cuBLASLt, in f32 or of bf16 with sums of f32.
 // Plans are made once for shapes, strides and alignments; which algorithm runs depends on nothing else.
 class MatmulPlans {
  public:
@@ -40,11 +39,8 @@ class MatmulPlans {
 
  private:
   struct Plan;
-  struct Key;
-  struct Less {
-    bool operator()(const Key& a, const Key& b) const;
-  };
-  std::map<Key, std::shared_ptr<Plan>, Less> plans_;
+  using Key = std::array<Index, 11>;
+  std::map<Key, std::shared_ptr<Plan>> plans_;
 };
 
 }  // namespace cuda

@@ -24,11 +24,6 @@ std::uint32_t alignment(const void* p) {
 
 }  // namespace
 
-struct MatmulPlans::Key {
-  std::array<Index, 11> values;
-};
-bool MatmulPlans::Less::operator()(const Key& a, const Key& b) const { return a.values < b.values; }
-
 struct MatmulPlans::Plan {
   cublasLtMatmulDesc_t product = nullptr;
   cublasLtMatrixLayout_t weight = nullptr, x = nullptr, out = nullptr;
@@ -45,9 +40,17 @@ struct MatmulPlans::Plan {
 // Column by column, as cuBLAS sees it, out^T [n, m] = W [n, k] x^T [k, m].
 bool MatmulPlans::run(const Problem& p, CudaExec& exec) {
   detail::CudaResources& r = exec.resources();
-  const Key key{{p.m, p.n, p.k, p.x_stride, p.weight_stride, p.out_stride,
-                 Index{p.is_bf16} + 2 * Index{p.accumulate} + 4 * Index{p.bias != nullptr}, alignment(p.x),
-                 alignment(p.weight), alignment(p.out), alignment(p.bias)}};
+  const Key key{p.m,
+                p.n,
+                p.k,
+                p.x_stride,
+                p.weight_stride,
+                p.out_stride,
+                Index{p.is_bf16} + 2 * Index{p.accumulate} + 4 * Index{p.bias != nullptr},
+                alignment(p.x),
+                alignment(p.weight),
+                alignment(p.out),
+                alignment(p.bias)};
   std::shared_ptr<Plan>& plan = plans_[key];
   if (plan == nullptr) {
     plan = std::make_shared<Plan>();

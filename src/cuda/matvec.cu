@@ -1,37 +1,13 @@
 // SPDX-License-Identifier: Apache-2.0
 // Dense layers of few rows: bound by the memory that weights are read from.
-#include "src/cuda/dense.hpp"
-#include "src/cuda/rows.cuh"
+#include "src/cuda/matvec.cuh"
 
 namespace ashlar {
 inline namespace v0 {
 namespace cuda {
 namespace {
 
-constexpr int kThreads = 256, kWarps = kThreads / kWarp;
-constexpr int kFeatures = 4;  // of the output, that a block makes at a time: a unit
-constexpr int kSteps = 2;     // 16-byte loads of each of their weights' rows in flight
-constexpr int kMostLayers = 8;
-
-struct Layer {
-  const void* weight;
-  const float *bias, *x;
-  float* out;
-  Index weight_stride, x_stride, out_stride;
-  int features, inputs, first_unit;
-};
-struct Layers {
-  Layer layer[kMostLayers];
-  int count, units;
-};
-
-__device__ __forceinline__ uint4 load_weights(const void* p) {
-  uint4 v;
-  asm volatile("ld.global.nc.L1::no_allocate.v4.u32 {%0, %1, %2, %3}, [%4];"
-               : "=r"(v.x), "=r"(v.y), "=r"(v.z), "=r"(v.w)
-               : "l"(p));
-  return v;
-}
+constexpr int kFewestMmaRows = 3;
 
 template <class T>
 struct Unpack;
@@ -73,15 +49,9 @@ __device__ __forceinline__ float reduce_scatter(float (&v)[kCount]) {
   return v[0];
 }
 
-__device__ __forceinline__ const Layer& layer_of(const Layers& all, int unit) {
-  int i = 0;
-  while (i + 1 < all.count && unit >= all.layer[i + 1].first_unit) ++i;
-  return all.layer[i];
-}
-
 // Weights of a unit's rows, of the kSteps slices of inputs from `from` on.
-template <class T>
-__device__ __forceinline__ void load_unit(const Layer& a, int feature, int from,
+template <class T, int kFeatures, int kSteps>
+__device__ __forceinline__ void load_unit(const MatvecLayer& a, int feature, int from,
                                           uint4 (&w)[kSteps][kFeatures]) {
   constexpr int kEach = Unpack<T>::kCount, kSlice = kThreads * kEach;
 #pragma unroll
@@ -97,20 +67,20 @@ __device__ __forceinline__ void load_unit(const Layer& a, int feature, int from,
 
 // A block goes over units, a unit's inputs by slices of the whole block, and reads the next weights before it
 // multiplies with the ones that it has: of the first unit before the kernel before this one is through.
-template <class T, int kTokens>
-__global__ void __launch_bounds__(kThreads, 2) matvec_units(const Layers layers, int tokens) {
+template <class T, int kTokens, int kFeatures, int kSteps, int kBlocks>
+__global__ void __launch_bounds__(kThreads, kBlocks) matvec_units(const MatvecLayers layers, int tokens) {
   constexpr int kEach = Unpack<T>::kCount, kPass = kSteps * kThreads * kEach;
   __shared__ float partial[2][kWarps][kFeatures * kTokens];
   int unit = blockIdx.x, parity = 0;
   uint4 next[kSteps][kFeatures];
   if (unit < layers.units) {
-    const Layer& a = layer_of(layers, unit);
-    load_unit<T>(a, (unit - a.first_unit) * kFeatures, 0, next);
+    const MatvecLayer& a = layer_of(layers, unit);
+    load_unit<T, kFeatures, kSteps>(a, (unit - a.first_unit) * kFeatures, 0, next);
   }
   let_next_start();
   wait_for_previous();
   for (; unit < layers.units; unit += gridDim.x, parity ^= 1) {
-    const Layer& a = layer_of(layers, unit);
+    const MatvecLayer& a = layer_of(layers, unit);
     const int feature = (unit - a.first_unit) * kFeatures;
     float sums[kFeatures * kTokens] = {};
     for (int from = 0; from < a.inputs; from += kPass) {
@@ -120,10 +90,10 @@ __global__ void __launch_bounds__(kThreads, 2) matvec_units(const Layers layers,
 #pragma unroll
         for (int r = 0; r < kFeatures; ++r) now[s][r] = next[s][r];
       if (from + kPass < a.inputs) {
-        load_unit<T>(a, feature, from + kPass, next);
+        load_unit<T, kFeatures, kSteps>(a, feature, from + kPass, next);
       } else if (unit + gridDim.x < layers.units) {
-        const Layer& b = layer_of(layers, unit + gridDim.x);
-        load_unit<T>(b, (unit + static_cast<int>(gridDim.x) - b.first_unit) * kFeatures, 0, next);
+        const MatvecLayer& b = layer_of(layers, unit + gridDim.x);
+        load_unit<T, kFeatures, kSteps>(b, (unit + static_cast<int>(gridDim.x) - b.first_unit) * kFeatures, 0, next);
       }
 #pragma unroll
       for (int s = 0; s < kSteps; ++s) {
@@ -166,7 +136,7 @@ __global__ void __launch_bounds__(kThreads, 2) matvec_units(const Layers layers,
 
 // Any shape and alignment: an output feature a warp.
 template <class T>
-__global__ void __launch_bounds__(kThreads) matvec_any(const Layer a, int tokens) {
+__global__ void __launch_bounds__(kThreads) matvec_any(const MatvecLayer a, int tokens) {
   let_next_start();
   wait_for_previous();
   const int r = blockIdx.x * kWarps + threadIdx.x / kWarp, lane = threadIdx.x % kWarp;
@@ -181,7 +151,7 @@ __global__ void __launch_bounds__(kThreads) matvec_any(const Layer a, int tokens
   }
 }
 
-Layer layer_of(const DeviceDense& d) {
+MatvecLayer layer_of(const DeviceDense& d) {
   const AnyView<2>& w = d.weight.values();
   return {w.data,
           d.bias.data,
@@ -208,28 +178,49 @@ bool by_vectors(const DeviceDense& d) {
 template <class T>
 void run(std::span<const DeviceDense> layers, CudaExec& exec) {
   const int tokens = static_cast<int>(layers[0].x.shape[0]);
-  Layers all{};
+  MatvecLayers all{};
   auto flush = [&] {
     if (all.count == 0) return;
-    const LaunchShape shape{
-        std::min(2u * static_cast<unsigned>(exec.multiprocessors()), static_cast<unsigned>(all.units)),
-        kThreads};
-    auto kernel = tokens == 1   ? matvec_units<T, 1>
-                  : tokens == 2 ? matvec_units<T, 2>
-                  : tokens <= 4 ? matvec_units<T, 4>
-                                : matvec_units<T, 8>;
-    launch(exec, "dense", kernel, shape, all, tokens);
-    all = Layers{};
+    if (std::is_same_v<T, bf16> && exec.precision() == Precision::fast && tokens >= kFewestMmaRows) {
+      matvec_mma(all, tokens, exec);
+      all = MatvecLayers{};
+      return;
+    }
+    static const int variant = getenv("MV") ? atoi(getenv("MV")) : 0;
+    auto go = [&](void (*kernel)(MatvecLayers, int), int features, int per) {
+      all.units = 0;
+      for (int i = 0; i < all.count; ++i) {
+        all.layer[i].first_unit = all.units;
+        all.units += (all.layer[i].features + features - 1) / features;
+      }
+      const LaunchShape shape{std::min(static_cast<unsigned>(per * exec.multiprocessors()),
+                                     static_cast<unsigned>(all.units)),
+                            kThreads};
+      launch(exec, "dense", kernel, shape, all, tokens);
+    };
+    if (tokens == 1) {
+      switch (variant) {
+        case 0: go(matvec_units<T, 1, 4, 2, 2>, 4, 2); break;
+        case 1: go(matvec_units<T, 1, 4, 2, 2>, 4, 3); break;
+        case 2: go(matvec_units<T, 1, 2, 4, 2>, 2, 2); break;
+        case 3: go(matvec_units<T, 1, 2, 2, 4>, 2, 4); break;
+        case 4: go(matvec_units<T, 1, 4, 1, 4>, 4, 4); break;
+        case 5: go(matvec_units<T, 1, 2, 2, 3>, 2, 3); break;
+        case 6: go(matvec_units<T, 1, 8, 1, 2>, 8, 2); break;
+        case 7: go(matvec_units<T, 1, 4, 1, 3>, 4, 3); break;
+      }
+    } else if (tokens == 2) go(matvec_units<T, 2, 4, 2, 2>, 4, 2);
+    else if (tokens <= 4) go(matvec_units<T, 4, 4, 1, 2>, 4, 2);
+    else go(matvec_units<T, 8, 4, 1, 2>, 4, 2);
+    all = MatvecLayers{};
   };
   for (const DeviceDense& d : layers) {
-    Layer layer = layer_of(d);
+    MatvecLayer layer = layer_of(d);
     if (!by_vectors<T>(d)) {
       launch(exec, "dense", matvec_any<T>, {blocks(layer.features, kWarps), kThreads}, layer, tokens);
       continue;
     }
     if (all.count == kMostLayers) flush();
-    layer.first_unit = all.units;
-    all.units += (layer.features + kFeatures - 1) / kFeatures;
     all.layer[all.count++] = layer;
   }
   flush();
@@ -278,7 +269,18 @@ LaunchShape shape_for(const CudaExec& exec, Index items) {
 }  // namespace
 
 void matvec(std::span<const DeviceDense> layers, CudaExec& exec) {
-  layers[0].weight.values().dtype == DType::bf16 ? run<bf16>(layers, exec) : run<float>(layers, exec);
+  const bool is_bf16 = layers[0].weight.values().dtype == DType::bf16;
+  const Index tokens = layers[0].x.shape[0];
+  constexpr Index kRows = 8;  // that weights are read once for
+  if (tokens <= kRows || (is_bf16 && exec.precision() == Precision::fast))
+    return is_bf16 ? run<bf16>(layers, exec) : run<float>(layers, exec);
+  for (Index t = 0; t < tokens; t += kRows) {
+    const Index end = std::min(tokens, t + kRows);
+    for (const DeviceDense& a : layers) {
+      const DeviceDense part{a.x.slice(0, t, end), a.weight, a.bias, a.out.slice(0, t, end), a.phase};
+      is_bf16 ? run<bf16>(std::span(&part, 1), exec) : run<float>(std::span(&part, 1), exec);
+    }
+  }
 }
 
 void split_to_bf16(View<const float, 2> x, View<bf16, 3> to, CudaExec& exec) {

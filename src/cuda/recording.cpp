@@ -57,7 +57,8 @@ void Recording::begin(CudaExec& exec) {
   }
   mode_ = Mode::record;
   entries_.clear();
-  check_cuda(cudaStreamBeginCapture(exec.stream(), cudaStreamCaptureModeThreadLocal), "CudaGraph");
+  // Relaxed: page-locked memory of uploads, and scratch memory that still grows, may be allocated meanwhile.
+  check_cuda(cudaStreamBeginCapture(exec.stream(), cudaStreamCaptureModeRelaxed), "CudaGraph");
 }
 
 Recording::Entry* Recording::next() { return at_ < entries_.size() ? &entries_[at_] : nullptr; }

@@ -53,6 +53,7 @@ struct CudaResources {
   int device = 0;
   CudaStream stream = nullptr;
   bool own_stream = false, synchronous = false, verbose = false;
+  std::size_t most_shared = 0;  // bytes of shared memory that a block may ask for
   cublasLtHandle_t cublas = nullptr;
   void* cublas_workspace = nullptr;
   std::size_t cublas_workspace_bytes = 0;

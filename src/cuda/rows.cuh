@@ -74,8 +74,7 @@ __device__ __forceinline__ float sum_of_group(float x, float* partial) {
     __syncthreads();
     if (threadIdx.x % kWarp == 0) partial[threadIdx.x / kWarp] = x;
     __syncthreads();
-    x = 0;
-    for (int i = 0; i < kThreads / kWarp; ++i) x += partial[i];
+    x = sum_of_warp(threadIdx.x % kWarp < kThreads / kWarp ? partial[threadIdx.x % kWarp] : 0.0f);
   }
   return x;
 }

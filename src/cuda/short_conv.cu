@@ -36,8 +36,11 @@ template <int kWidth>
 __global__ void __launch_bounds__(kThreads)
     short_conv_tokens(const ShortConv a, const Sequences sequences, Index stride) {
   let_next_start();
-  wait_for_previous();
   const Index c = static_cast<Index>(blockIdx.x) * kThreads + threadIdx.x;
+  float weight[kWidth != 0 ? kWidth : 1];
+  if (c < a.x.shape[1])  // weights do not change
+    for (int j = 0; j < kWidth; ++j) weight[j] = a.weight.data[c * a.weight.strides[0] + j];
+  wait_for_previous();
   const ConvSequence s = sequences[blockIdx.z];
   const Index length = s.end - s.begin, first = static_cast<Index>(blockIdx.y) * kTokens;
   if (c >= a.x.shape[1] || first >= length) return;
@@ -46,8 +49,7 @@ __global__ void __launch_bounds__(kThreads)
   const float* w = a.weight.data + c * a.weight.strides[0];
   const Index last = first + kTokens < length ? first + kTokens : length;
   if constexpr (kWidth != 0) {
-    float weight[kWidth], x[kWidth];
-    for (int j = 0; j < kWidth; ++j) weight[j] = w[j];
+    float x[kWidth];
     for (int j = 1; j < kWidth; ++j) x[j] = input(a, s, first - kWidth + j, c, keep, stride);
     for (Index t = first; t < last; ++t) {
       for (int j = 1; j < kWidth; ++j) x[j - 1] = x[j];
@@ -56,14 +58,16 @@ __global__ void __launch_bounds__(kThreads)
       for (int j = 0; j < kWidth; ++j) sum = fmaf(weight[j], x[j], sum);
       a.out.data[(s.begin + t) * a.out.strides[0] + c] = activation_of(a.activation, sum);
     }
+    if (s.state != nullptr && length <= kTokens)
+      for (int j = 1; j < kWidth; ++j) s.state[(j - 1) * stride + c] = x[j];
   } else {
     for (Index t = first; t < last; ++t) {
       float sum = bias;
       for (int j = 0; j < width; ++j) sum = fmaf(w[j], input(a, s, t - keep + j, c, keep, stride), sum);
       a.out.data[(s.begin + t) * a.out.strides[0] + c] = activation_of(a.activation, sum);
     }
+    if (s.state != nullptr && length <= kTokens) advance(a, s, c, keep, stride);
   }
-  if (s.state != nullptr && length <= kTokens) advance(a, s, c, keep, stride);
 }
 
 // The states of longer sequences, when all blocks have read them.

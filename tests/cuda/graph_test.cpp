@@ -13,7 +13,7 @@
 namespace ashlar {
 namespace {
 
-using Run = CudaGraph::Run;
+using How = CudaGraph::Run;
 
 class CudaGraphTest : public test::CudaTest {};
 
@@ -36,8 +36,8 @@ TEST_F(CudaGraphTest, ReplaysAStep) {
   const auto one = constant(3, 70, 1);
   auto h = constant(3, 70, 0);
   CudaGraph graph;
-  EXPECT_EQ(graph.last(), Run::none);
-  const Run expected[] = {Run::eager, Run::recorded, Run::replayed, Run::replayed};
+  EXPECT_EQ(graph.last(), How::none);
+  const How expected[] = {How::eager, How::recorded, How::replayed, How::replayed};
   for (int i = 0; i < 4; ++i) {
     graph.run(exec, [&] {
       residual_add(ResidualAdd{one.view(), h.view()}, exec);
@@ -68,7 +68,7 @@ TEST_F(CudaGraphTest, AStepThatChangesRunsAsItIs) {
   auto h = constant(2, 9, 0);
   CudaGraph graph;
   float expected = 0;
-  auto run = [&](int adds, Run how) {
+  auto run = [&](int adds, How how) {
     graph.run(exec, [&] {
       for (int i = 0; i < adds; ++i)
         residual_add(ResidualAdd{i == 0 ? one.view() : two.view(), h.view()}, exec);
@@ -77,11 +77,11 @@ TEST_F(CudaGraphTest, AStepThatChangesRunsAsItIs) {
     EXPECT_EQ(only_value(exec, h), expected);
     EXPECT_EQ(graph.last(), how);
   };
-  run(2, Run::eager), run(2, Run::recorded), run(2, Run::replayed);
-  run(3, Run::eager);  // more than was recorded
-  run(3, Run::eager), run(3, Run::recorded), run(3, Run::replayed);
-  run(1, Run::eager);  // less
-  run(1, Run::eager), run(1, Run::recorded), run(1, Run::replayed);
+  run(2, How::eager), run(2, How::recorded), run(2, How::replayed);
+  run(3, How::eager);  // more than was recorded
+  run(3, How::eager), run(3, How::recorded), run(3, How::replayed);
+  run(1, How::eager);  // less
+  run(1, How::eager), run(1, How::recorded), run(1, How::replayed);
 }
 
 // Lists that are too long for a kernel's arguments.
@@ -102,7 +102,7 @@ TEST_F(CudaGraphTest, UploadsAreReadAnew) {
     for (Index i = 0; i < kTokens; ++i)
       ASSERT_EQ(got.data()[i * kDim + 3], static_cast<float>(ids[static_cast<std::size_t>(i)]));
   }
-  EXPECT_EQ(graph.last(), Run::replayed);
+  EXPECT_EQ(graph.last(), How::replayed);
 }
 
 TEST_F(CudaGraphTest, AStepThatThrowsLeavesTheContextAsItWas) {
@@ -121,7 +121,7 @@ TEST_F(CudaGraphTest, AStepThatThrowsLeavesTheContextAsItWas) {
   fail = false;
   EXPECT_EQ(only_value(exec, h), 1);
   graph.run(exec, step), graph.run(exec, step), graph.run(exec, step);
-  EXPECT_EQ(graph.last(), Run::replayed);
+  EXPECT_EQ(graph.last(), How::replayed);
   EXPECT_EQ(only_value(exec, h), 4);
   fail = true;
   EXPECT_THROW(graph.run(exec, step), std::runtime_error);  // while it is replayed: nothing ran
@@ -143,7 +143,7 @@ TEST_F(CudaGraphTest, AStepThatWaitsGoesOpByOp) {
       moe_route(MoeRoute{logits.view(), {}, experts.view(), weights.view()}, exec);
       residual_add(ResidualAdd{one.view(), h.view()}, exec);
     });
-    EXPECT_EQ(graph.last(), Run::eager);
+    EXPECT_EQ(graph.last(), How::eager);
     EXPECT_EQ(only_value(exec, h), 2.f * static_cast<float>(i + 1));
     EXPECT_EQ(experts.data()[0], 0);
     EXPECT_EQ(experts.data()[1], 1);
