@@ -54,31 +54,46 @@ void linear_recurrence(const DeviceLinearRecurrence& a, CudaExec& exec) {
   call.out = a.out.data, call.out_row = a.out.strides[0], call.out_head = a.out.strides[1];
   call.heads = static_cast<int>(heads), call.key_dim = static_cast<int>(dk);
   call.value_dim = static_cast<int>(dv), call.columns = static_cast<int>(columns);
-  call.substeps = static_cast<int>(a.substeps), call.count = static_cast<int>(a.offsets.count());
+  call.substeps = static_cast<int>(a.substeps);
   call.scale = a.scale != 0 ? a.scale : 1 / std::sqrt(static_cast<float>(dk));
   call.tokens = tokens;
   if (tokens == 0) return;
-  CudaScratch scratch(exec);
-  const Index rows = tokens;
-  const auto sequences = argument_list<cuda::kFewRecurrences, cuda::RecurrenceSequence>(
-      exec, op, call.count, scratch, [&](Index n) {
-        const Index begin = a.offsets.begin(n), end = a.offsets.end(n, rows);
-        call.longest = std::max(call.longest, end - begin);
-        return cuda::RecurrenceSequence{
-            begin, end, a.states.empty() ? nullptr : a.states[static_cast<std::size_t>(n)]->data()};
-      });
+  CudaHostScratch host(exec);
+  const auto sequences = host.get<cuda::RecurrenceSequence>(a.offsets.count());
+  // How a sequence is worked through depends on itself alone: those that go in chunks are put last.
+  const bool chunks = a.form != RecurrenceForm::recurrent && exec.precision() == Precision::fast &&
+                      recurrence_chunks_take(call);
+  const Index least = a.form == RecurrenceForm::chunk ? 1 : cuda::kLeastForChunks;
+  Index by_token = 0, in_chunks = 0;
+  for (Index n = 0; n < a.offsets.count(); ++n) {
+    const Index begin = a.offsets.begin(n), end = a.offsets.end(n, a.out.shape[0]);
+    if (begin == end) continue;
+    const cuda::RecurrenceSequence s{
+        begin, end, a.states.empty() ? nullptr : a.states[static_cast<std::size_t>(n)]->data()};
+    if (chunks && end - begin >= least)
+      sequences.data[a.offsets.count() - ++in_chunks] = s;
+    else
+      sequences.data[by_token++] = s;
+  }
+  auto run = [&] {
+    if (by_token > 0)
+      recurrence_by_token(call, {sequences.data, static_cast<std::size_t>(by_token)}, exec);
+    if (in_chunks > 0)
+      recurrence_in_chunks(call, {sequences.data + a.offsets.count() - in_chunks, static_cast<std::size_t>(in_chunks)},
+                           exec);
+  };
   if (a.normalize) {
+    CudaScratch scratch(exec);
     const auto wide = scratch.floats(tokens, heads, columns);
     call.out = wide.data, call.out_row = wide.strides[0], call.out_head = wide.strides[1];
-    recurrence_by_token(call, sequences, exec);
+    run();
     launch(exec, op, cuda::divide_rows,
            {std::min(static_cast<unsigned>(exec.multiprocessors()) * 8,
                      cuda::blocks(a.out.size(), cuda::kThreads)),
             cuda::kThreads},
            wide.data, a.out, a.normalizer_eps);
-  } else if (a.form == RecurrenceForm::recurrent || exec.precision() == Precision::full ||
-             !recurrence_in_chunks(call, sequences, exec)) {
-    recurrence_by_token(call, sequences, exec);
+  } else {
+    run();
   }
   for (std::size_t n = 0; n < a.states.size(); ++n) {
     const Index i = static_cast<Index>(n);

@@ -1,5 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 #pragma once
+#include <span>
+
 #include "ashlar/cuda/device_recurrent_state.hpp"
 #include "src/cuda/launch.hpp"
 
@@ -8,6 +10,7 @@ inline namespace v0 {
 namespace cuda {
 
 constexpr int kFewRecurrences = 16;
+constexpr Index kLeastForChunks = 16;  // tokens of a sequence
 
 struct RecurrenceSequence {
   Index begin, end;  // tokens
@@ -28,16 +31,20 @@ struct RecurrenceCall {
   float* out = nullptr;
   Index out_row = 0, out_head = 0;
   int heads = 0, key_dim = 0, value_dim = 0, columns = 0;  // columns: of the state, value_dim or one more
-  int substeps = 1, count = 0;                             // count: of sequences
+  int substeps = 1;
   float scale = 1;
-  Index longest = 0, tokens = 0;
+  Index tokens = 0;
 };
 
 // Token after token: every member of the family.
-void recurrence_by_token(const RecurrenceCall& call, const RecurrenceSequences& sequences, CudaExec& exec);
+void recurrence_by_token(const RecurrenceCall& call, std::span<const RecurrenceSequence> sequences,
+                         CudaExec& exec);
 
-// Gated delta rule in chunks, by tensor cores with operands of bf16: false where it does not take the call.
-bool recurrence_in_chunks(const RecurrenceCall& call, const RecurrenceSequences& sequences, CudaExec& exec);
+// In chunks of 64 rows by tensor cores with operands of bf16 (recurrence_chunks.cuh): what has at most one
+// decay a head, and the delta rule or no transition.
+bool recurrence_chunks_take(const RecurrenceCall& call);
+void recurrence_in_chunks(const RecurrenceCall& call, std::span<const RecurrenceSequence> sequences,
+                          CudaExec& exec);
 
 }  // namespace cuda
 }  // namespace v0

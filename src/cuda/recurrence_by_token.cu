@@ -1,6 +1,9 @@
 // SPDX-License-Identifier: Apache-2.0
 // The recurrence token after token, for every member of the family; one token is a step of decoding, bound by
-// the memory of the state.
+// the memory of the state. With D the decay of a row, p = D k of a delta rule or a of a low rank, and r = D q,
+// or q where it is read before the update, all that a row needs of the state are p S and r S:
+//   u = beta (v - p S) or v;  S <- D S + k u + b (p S);  o = r S + (q k) u + (q b) (p S)
+// so that the sums over key channels are made at once.
 #include "src/cuda/recurrence.hpp"
 #include "src/cuda/rows.cuh"
 
@@ -52,24 +55,35 @@ __device__ __forceinline__ void store_keys(float* p, int dim, const Keys<kParts>
   }
 }
 
-// Sums over the warp of a value a column, all columns' in all lanes.
-__device__ __forceinline__ void sum_columns(float (&v)[kColumns]) {
+template <int kParts>
+__device__ __forceinline__ float dot(const Keys<kParts>& x, const Keys<kParts>& y) {
+  float sum = 0;
 #pragma unroll
-  for (int d = kWarp / 2; d > 0; d /= 2)
+  for (int i = 0; i < 4 * kParts; ++i) sum = fmaf(x.x[i], y.x[i], sum);
+  return sum;
+}
+template <int kParts>
+__device__ __forceinline__ Keys<kParts> product(const Keys<kParts>& x, const Keys<kParts>& y) {
+  Keys<kParts> z;
 #pragma unroll
-    for (int j = 0; j < kColumns; ++j) v[j] += __shfl_xor_sync(~0u, v[j], d);
+  for (int i = 0; i < 4 * kParts; ++i) z.x[i] = x.x[i] * y.x[i];
+  return z;
 }
 
-template <int kParts>
-__device__ __forceinline__ void dot_columns(const Keys<kParts>& x, const Keys<kParts> (&s)[kColumns],
-                                            float (&dots)[kColumns]) {
+// Sums over the warp of 2 kColumns values; lane l gets that of value l / 4.
+__device__ __forceinline__ float sum_columns(float (&v)[2 * kColumns]) {
+  const int lane = threadIdx.x % kWarp;
 #pragma unroll
-  for (int j = 0; j < kColumns; ++j) {
-    dots[j] = 0;
+  for (int half = kColumns; half > 0; half /= 2) {
+    const bool upper = (lane & (4 * half)) != 0;
 #pragma unroll
-    for (int i = 0; i < 4 * kParts; ++i) dots[j] = fmaf(x.x[i], s[j].x[i], dots[j]);
+    for (int i = 0; i < half; ++i) {
+      const float mine = upper ? v[i + half] : v[i], other = upper ? v[i] : v[i + half];
+      v[i] = mine + __shfl_xor_sync(~0u, other, 4 * half);
+    }
   }
-  sum_columns(dots);
+  v[0] += __shfl_xor_sync(~0u, v[0], 2);
+  return v[0] + __shfl_xor_sync(~0u, v[0], 1);
 }
 
 // A warp a sequence, head and kColumns columns of the state, in registers.
@@ -77,14 +91,14 @@ template <int kParts, bool kByFour>
 __global__ void __launch_bounds__(128)
     recurrent_columns(const RecurrenceCall p, const RecurrenceSequences sequences) {
   let_next_start();
-  wait_for_previous();
   const int warp = threadIdx.x / kWarp, lane = threadIdx.x % kWarp;
   const int groups = (p.columns + kColumns - 1) / kColumns;
   const int item = static_cast<int>(blockIdx.x) * (static_cast<int>(blockDim.x) / kWarp) + warp;
-  if (item >= p.heads * groups) return;
   const int h = item / groups, first = item % groups * kColumns, dk = p.key_dim;
+  wait_for_previous();
+  if (item >= p.heads * groups) return;
   const RecurrenceSequence sequence = sequences[blockIdx.y];
-  const Index begin = sequence.begin, end = sequence.end;
+  const Index begin = sequence.begin * p.substeps, end = sequence.end * p.substeps;
   if (begin == end) return;
   auto keys_at = [&](const RecurrenceInput& x, Index t) {
     return load_keys<kParts, kByFour>(x.at(t, h), dk);
@@ -98,97 +112,79 @@ __global__ void __launch_bounds__(128)
     for (int j = 0; j < kColumns; ++j)
       if (first + j < p.columns) s[j] = load_keys<kParts, kByFour>(state + static_cast<Index>(j) * dk, dk);
   }
-  // What a token reads is fetched while the one before it is worked on.
-  Keys<kParts> next_q = keys_at(p.q, begin), next_k = keys_at(p.k, begin * p.substeps);
-  float next_v[kColumns];
-  auto values_at = [&](Index row) {
+  const bool delta = p.beta.data != nullptr, low_rank = p.a.data != nullptr, early = p.bonus.data != nullptr;
+  const bool decays = p.g.data != nullptr, decays_channels = p.gk.data != nullptr;
+  // Lane l has the value of column l / 4 % kColumns, in both halves of the warp.
+  const int column = first + lane / 4 % kColumns;
+  auto value_at = [&](Index row) {
+    return column < p.value_dim ? p.v.at(row, h)[column] : column < p.columns ? 1.0f : 0.0f;
+  };
+  // What a row reads is fetched while the one before it is worked on.
+  Keys<kParts> next_q = keys_at(p.q, sequence.begin), next_k = keys_at(p.k, begin);
+  float next_v = value_at(begin), next_beta = delta ? *p.beta.at(begin, h) : 0.0f;
+  float next_g = decays ? *p.g.at(sequence.begin, h) : 0.0f;
+  Index t = sequence.begin;
+  int step = 0;
+
+  for (Index row = begin; row < end; ++row) {
+    const Keys<kParts> q = next_q, k = next_k;
+    const float v = next_v, beta = next_beta;
+    const bool last = step + 1 == p.substeps;
+    Keys<kParts> decay;
+    if (decays_channels && step == 0) {
+      decay = keys_at(p.gk, t);
+#pragma unroll
+      for (int i = 0; i < 4 * kParts; ++i) decay.x[i] = expf(decay.x[i]);
+    } else {
+      const float all = decays && step == 0 ? expf(next_g) : 1.0f;
+#pragma unroll
+      for (int i = 0; i < 4 * kParts; ++i) decay.x[i] = all;
+    }
+    Keys<kParts> seen, low{};
+    if (low_rank)
+      seen = keys_at(p.a, row), low = keys_at(p.b, row);
+    else
+      seen = product(k, decay);
+    if (row + 1 < end) {
+      next_k = keys_at(p.k, row + 1), next_v = value_at(row + 1);
+      if (delta) next_beta = *p.beta.at(row + 1, h);
+      if (last) {
+        next_q = keys_at(p.q, t + 1);
+        if (decays) next_g = *p.g.at(t + 1, h);
+      }
+    }
+
+    const Keys<kParts> read = early ? q : product(q, decay);
+    float sums[2 * kColumns];
+#pragma unroll
+    for (int j = 0; j < kColumns; ++j) sums[j] = dot(seen, s[j]), sums[kColumns + j] = dot(read, s[j]);
+    const float sum = sum_columns(sums);
+    const float qk = sum_of_warp(dot(early ? product(q, keys_at(p.bonus, 0)) : q, k));
+    // Both halves of the warp have p S of their columns.
+    const float from_state = __shfl_sync(~0u, sum, lane % (kWarp / 2));
+    const float u = delta ? beta * (v - from_state) : v;
+    if (last) {
+      float o = fmaf(qk, u, sum);
+      if (low_rank) o = fmaf(sum_of_warp(dot(q, low)), from_state, o);
+      if (lane >= kWarp / 2 && lane % 4 == 0 && column < p.columns)
+        p.out[t * p.out_row + h * p.out_head + column] = p.scale * o;
+    }
 #pragma unroll
     for (int j = 0; j < kColumns; ++j) {
-      const int c = first + j;
-      next_v[j] = c < p.value_dim ? p.v.at(row, h)[c] : c < p.columns ? 1.0f : 0.0f;
+      const float mine = __shfl_sync(~0u, u, 4 * j);
+#pragma unroll
+      for (int i = 0; i < 4 * kParts; ++i) s[j].x[i] = fmaf(k.x[i], mine, decay.x[i] * s[j].x[i]);
     }
-  };
-  values_at(begin * p.substeps);
-  float next_g = p.g.data != nullptr ? *p.g.at(begin, h) : 0.0f;
-  float next_beta = p.beta.data != nullptr ? *p.beta.at(begin * p.substeps, h) : 0.0f;
-
-  for (Index t = begin; t < end; ++t) {
-    const Keys<kParts> q = next_q;
-    const float decay = p.g.data != nullptr ? expf(next_g) : 1.0f;
-    if (t + 1 < end) {
-      next_q = keys_at(p.q, t + 1);
-      if (p.g.data != nullptr) next_g = *p.g.at(t + 1, h);
-    }
-    float o[kColumns];
-    for (int step = 0; step < p.substeps; ++step) {
-      const Index row = t * p.substeps + step;
-      const Keys<kParts> k = next_k;
-      float u[kColumns], w[kColumns];
+    if (low_rank) {
 #pragma unroll
-      for (int j = 0; j < kColumns; ++j) u[j] = next_v[j];
-      const float beta = next_beta;
-      if (row + 1 < end * p.substeps) {
-        next_k = keys_at(p.k, row + 1);
-        values_at(row + 1);
-        if (p.beta.data != nullptr) next_beta = *p.beta.at(row + 1, h);
-      }
-      if (p.a.data != nullptr) dot_columns(keys_at(p.a, row), s, w);
-      if (p.bonus.data != nullptr) {  // read before the update
-        const Keys<kParts> bonus = keys_at(p.bonus, 0);
-        float own[kColumns];
-        Keys<kParts> qk;
+      for (int j = 0; j < kColumns; ++j) {
+        const float mine = __shfl_sync(~0u, from_state, 4 * j);
 #pragma unroll
-        for (int i = 0; i < 4 * kParts; ++i) qk.x[i] = q.x[i] * bonus.x[i] * k.x[i];
-#pragma unroll
-        for (int j = 0; j < kColumns; ++j) {
-          own[j] = 0;
-#pragma unroll
-          for (int i = 0; i < 4 * kParts; ++i) own[j] = fmaf(qk.x[i], u[j], fmaf(q.x[i], s[j].x[i], own[j]));
-        }
-        sum_columns(own);
-#pragma unroll
-        for (int j = 0; j < kColumns; ++j) o[j] = own[j];
-      }
-      if (step == 0 && p.g.data != nullptr) {
-#pragma unroll
-        for (int j = 0; j < kColumns; ++j)
-#pragma unroll
-          for (int i = 0; i < 4 * kParts; ++i) s[j].x[i] *= decay;
-      }
-      if (step == 0 && p.gk.data != nullptr) {
-        Keys<kParts> gk = keys_at(p.gk, t);
-#pragma unroll
-        for (int i = 0; i < 4 * kParts; ++i) gk.x[i] = expf(gk.x[i]);
-#pragma unroll
-        for (int j = 0; j < kColumns; ++j)
-#pragma unroll
-          for (int i = 0; i < 4 * kParts; ++i) s[j].x[i] *= gk.x[i];
-      }
-      if (p.beta.data != nullptr) {
-        float seen[kColumns];
-        dot_columns(k, s, seen);
-#pragma unroll
-        for (int j = 0; j < kColumns; ++j) u[j] = beta * (u[j] - seen[j]);
-      }
-#pragma unroll
-      for (int j = 0; j < kColumns; ++j)
-#pragma unroll
-        for (int i = 0; i < 4 * kParts; ++i) s[j].x[i] = fmaf(k.x[i], u[j], s[j].x[i]);
-      if (p.a.data != nullptr) {
-        const Keys<kParts> b = keys_at(p.b, row);
-#pragma unroll
-        for (int j = 0; j < kColumns; ++j)
-#pragma unroll
-          for (int i = 0; i < 4 * kParts; ++i) s[j].x[i] = fmaf(b.x[i], w[j], s[j].x[i]);
+        for (int i = 0; i < 4 * kParts; ++i) s[j].x[i] = fmaf(low.x[i], mine, s[j].x[i]);
       }
     }
-    if (p.bonus.data == nullptr) dot_columns(q, s, o);
-    if (lane < kColumns && first + lane < p.columns) {
-      float mine = o[0];
-#pragma unroll
-      for (int j = 1; j < kColumns; ++j) mine = lane == j ? o[j] : mine;
-      p.out[t * p.out_row + h * p.out_head + first + lane] = p.scale * mine;
-    }
+    ++step;
+    if (last) step = 0, ++t;
   }
   if (state == nullptr) return;
 #pragma unroll
@@ -196,26 +192,27 @@ __global__ void __launch_bounds__(128)
     if (first + j < p.columns) store_keys<kParts, kByFour>(state + static_cast<Index>(j) * dk, dk, s[j]);
 }
 
-bool by_four(const RecurrenceInput& x) {
-  return x.data == nullptr ||
-         (reinterpret_cast<std::uintptr_t>(x.data) % 16 == 0 && x.row % 4 == 0 && x.head % 4 == 0);
-}
-
 }  // namespace
 
-void recurrence_by_token(const RecurrenceCall& call, const RecurrenceSequences& sequences, CudaExec& exec) {
+void recurrence_by_token(const RecurrenceCall& call, std::span<const RecurrenceSequence> all, CudaExec& exec) {
   constexpr const char* op = "linear_recurrence";
   constexpr int kMostKeys = 512;
   if (call.key_dim > kMostKeys)
     refuse(op, "keys have ", call.key_dim, " channels, a device takes up to ", kMostKeys);
   trace(exec, op, "token by token", to_string(std::array<Index, 3>{call.tokens, call.heads, call.value_dim}));
-  const bool fours = call.key_dim % 4 == 0 && by_four(call.q) && by_four(call.k) && by_four(call.gk) &&
-                     by_four(call.a) && by_four(call.b) && by_four(call.bonus);
+  auto fours_of = [](const RecurrenceInput& x) {
+    return reinterpret_cast<std::uintptr_t>(x.data) % 16 == 0 && x.row % 4 == 0 && x.head % 4 == 0;
+  };
+  const bool fours = call.key_dim % 4 == 0 && fours_of(call.q) && fours_of(call.k) && fours_of(call.gk) &&
+                     fours_of(call.a) && fours_of(call.b) && fours_of(call.bonus);
+  CudaScratch scratch(exec);
+  const Index count = static_cast<Index>(all.size());
+  const auto sequences = argument_list<kFewRecurrences, RecurrenceSequence>(
+      exec, op, count, scratch, [&](Index n) { return all[static_cast<std::size_t>(n)]; });
   const Index items = Index{call.heads} * ((call.columns + kColumns - 1) / kColumns);
-  // One token: many small blocks, to be on every multiprocessor.
-  const int threads = call.longest == 1 && items * call.count < 8 * exec.multiprocessors() ? 2 * kWarp : 128;
-  const LaunchShape shape{{blocks(items, threads / kWarp), static_cast<unsigned>(call.count)},
-                          static_cast<unsigned>(threads)};
+  // Few tokens: many small blocks, to be on every multiprocessor.
+  const unsigned threads = items * count < 8 * exec.multiprocessors() ? kWarp : 4 * kWarp;
+  const LaunchShape shape{{blocks(items, threads / kWarp), static_cast<unsigned>(count)}, threads};
   auto run = [&](auto by_four_kernel, auto any_kernel) {
     launch(exec, op, fours ? by_four_kernel : any_kernel, shape, call, sequences);
   };
@@ -226,8 +223,6 @@ void recurrence_by_token(const RecurrenceCall& call, const RecurrenceSequences& 
   else
     run(recurrent_columns<4, true>, recurrent_columns<4, false>);
 }
-
-bool recurrence_in_chunks(const RecurrenceCall&, const RecurrenceSequences&, CudaExec&) { return false; }
 
 }  // namespace cuda
 }  // namespace v0
