@@ -44,7 +44,7 @@ struct AttentionMask {
     return (i - j) % strided == 0 || (local && near);
   }
   // Causal or not, with a window at most.
-  bool simple() const {
+  __host__ __device__ bool simple() const {
     return causal_block == 0 && prefix == 0 && chunk == 0 && dilation == 1 && strided == 0;
   }
   // Keys outside of [first, last) are visible to none of the queries from position `low` to `high`.
@@ -96,7 +96,9 @@ struct AttentionCall {
   std::int64_t bias_sequence = 0, bias_head = 0, bias_query = 0, bias_key = 0;
 
   // No score but that of the product, its cap and sinks.
-  bool plain_score() const { return alibi == nullptr && relative == nullptr && bias == nullptr && !plus_one; }
+  __host__ __device__ bool plain_score() const {
+    return alibi == nullptr && relative == nullptr && bias == nullptr && !plus_one;
+  }
 };
 
 // Hopper's kernel (wgmma, TMA): 16-bit queries, keys and values. Whether it takes a call; and queues it.
