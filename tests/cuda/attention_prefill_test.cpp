@@ -86,7 +86,7 @@ class Problem {
     lse_.download();
     for (Index i = 0; i < tokens; ++i)
       for (Index h = 0; h < heads; ++h) {
-        const double got = static_cast<double>(lse_.host()(i, h)), want = lse(i, h);
+        const double got = static_cast<double>(lse_.host()(i, h)), want = lse.view()(i, h);
         ASSERT_TRUE(got == want || std::abs(got - want) <= 2e-3 * (1 + std::abs(want)))
             << "lse of query " << i << ", head " << h << ": " << got << ", expected " << want;
       }
