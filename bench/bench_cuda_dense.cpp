@@ -23,7 +23,8 @@ DeviceTensor<T, Rank> random(std::array<Index, Rank> shape, float scale, unsigne
 }
 
 // Some rows' products in double.
-bool right(const DeviceTensor<float, 2>& x, const DeviceTensor<bf16, 2>& w, const DeviceTensor<float, 2>& out) {
+bool right(const DeviceTensor<float, 2>& x, const DeviceTensor<bf16, 2>& w,
+           const DeviceTensor<float, 2>& out) {
   const auto hx = x.to_host(), ho = out.to_host();
   const auto hw = w.to_host();
   double difference = 0, norm = 0;
@@ -31,7 +32,8 @@ bool right(const DeviceTensor<float, 2>& x, const DeviceTensor<bf16, 2>& w, cons
     for (Index n = 0; n < w.shape()[0]; n += 1 + w.shape()[0] / 50) {
       double sum = 0;
       for (Index k = 0; k < w.shape()[1]; ++k)
-        sum += static_cast<double>(hx.view()(m, k)) * static_cast<double>(static_cast<float>(hw.view()(n, k)));
+        sum +=
+            static_cast<double>(hx.view()(m, k)) * static_cast<double>(static_cast<float>(hw.view()(n, k)));
       const double d = static_cast<double>(ho.view()(m, n)) - sum;
       difference += d * d, norm += sum * sum;
     }
@@ -58,7 +60,8 @@ void dense_layer(benchmark::State& state, Index rows, Index features, Index inpu
   exec.synchronize();
   if (!right(x, weights.back(), out)) return state.SkipWithError("wrong results");
   for (auto _ : state) state.SetIterationTime(events.seconds(pass) / runs);
-  const double m = static_cast<double>(rows), n = static_cast<double>(features), k = static_cast<double>(inputs);
+  const double m = static_cast<double>(rows), n = static_cast<double>(features),
+               k = static_cast<double>(inputs);
   phase == Phase::decode ? bench::report_cuda(state, 0, 2 * n * k + 4 * m * (n + k))
                          : bench::report_cuda(state, 2 * m * n * k, 0);
 }
@@ -89,7 +92,12 @@ int main(int argc, char** argv) {
   auto add = [](const std::string& name, auto f) {
     benchmark::RegisterBenchmark(name.c_str(), f)->UseManualTime()->Unit(benchmark::kMicrosecond);
   };
-  for (const auto& [features, inputs] : {std::pair<Index, Index>{22016, 3840}, {17340, 3840}, {3840, 11008}, {3840, 5760}, {100352, 3840}, {4096, 4096}})
+  for (const auto& [features, inputs] : {std::pair<Index, Index>{22016, 3840},
+                                         {17340, 3840},
+                                         {3840, 11008},
+                                         {3840, 5760},
+                                         {100352, 3840},
+                                         {4096, 4096}})
     for (Index rows : {1, 8, 16})
       add(concat("decode/dense/M:", rows, "/N:", features, "/K:", inputs),
           [=](benchmark::State& s) { dense_layer(s, rows, features, inputs, Phase::decode); });

@@ -49,7 +49,8 @@ struct Inputs {
     activate(Activate{beta.view(), {}, beta.view(), Activation::sigmoid}, exec);
     exec.synchronize();
   }
-  DeviceLinearRecurrence args(const Mixer& m, Offsets offsets, std::span<DeviceRecurrentState* const> states) {
+  DeviceLinearRecurrence args(const Mixer& m, Offsets offsets,
+                              std::span<DeviceRecurrentState* const> states) {
     DeviceLinearRecurrence a{q.view(), k.view(), v.view(), g.view(), {}, out.view(), 0, offsets, states};
     if (m.delta) a.beta = beta.view();
     return a;
@@ -59,7 +60,8 @@ struct Inputs {
 // One token of each sequence, through as many layers' states as leave the cache between their turns.
 void decode(benchmark::State& state, const Mixer& m, Index sequences) {
   CudaExec exec;
-  const Index bytes = sequences * m.heads * m.key_dim * m.value_dim * 4, layers = 1 + (Index{200} << 20) / bytes;
+  const Index bytes = sequences * m.heads * m.key_dim * m.value_dim * 4,
+              layers = 1 + (Index{200} << 20) / bytes;
   Inputs in(m, sequences, exec);
   std::vector<Index> offsets;
   for (Index n = 0; n <= sequences; ++n) offsets.push_back(n);
@@ -113,12 +115,16 @@ int main(int argc, char** argv) {
     return 0;
   }
   auto add = [](const std::string& name, auto f) {
-    benchmark::RegisterBenchmark(name.c_str(), f)->UseManualTime()->Unit(benchmark::kMicrosecond)->MinTime(0.1);
+    benchmark::RegisterBenchmark(name.c_str(), f)
+        ->UseManualTime()
+        ->Unit(benchmark::kMicrosecond)
+        ->MinTime(0.1);
   };
   for (const Mixer& m : kMixers) {
     for (Index sequences : {1, 8, 64})
       add(concat("decode/", m.name, "/N:", sequences), [=](benchmark::State& s) { decode(s, m, sequences); });
-    for (const auto& [sequences, tokens] : {std::pair<Index, Index>{1, 512}, {1, 4096}, {8, 2048}, {1, 32768}})
+    for (const auto& [sequences, tokens] :
+         {std::pair<Index, Index>{1, 512}, {1, 4096}, {8, 2048}, {1, 32768}})
       add(concat("prefill/", m.name, "/N:", sequences, "/T:", tokens),
           [=](benchmark::State& s) { prefill(s, m, sequences, tokens, Precision::fast); });
     add(concat("prefill/full/", m.name, "/N:1/T:4096"),

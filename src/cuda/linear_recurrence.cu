@@ -76,11 +76,10 @@ void linear_recurrence(const DeviceLinearRecurrence& a, CudaExec& exec) {
       sequences.data[by_token++] = s;
   }
   auto run = [&] {
-    if (by_token > 0)
-      recurrence_by_token(call, {sequences.data, static_cast<std::size_t>(by_token)}, exec);
+    if (by_token > 0) recurrence_by_token(call, {sequences.data, static_cast<std::size_t>(by_token)}, exec);
     if (in_chunks > 0)
-      recurrence_in_chunks(call, {sequences.data + a.offsets.count() - in_chunks, static_cast<std::size_t>(in_chunks)},
-                           exec);
+      recurrence_in_chunks(
+          call, {sequences.data + a.offsets.count() - in_chunks, static_cast<std::size_t>(in_chunks)}, exec);
   };
   if (a.normalize) {
     CudaScratch scratch(exec);

@@ -93,7 +93,8 @@ __global__ void __launch_bounds__(kThreads, kBlocks) matvec_units(const MatvecLa
         load_unit<T, kFeatures, kSteps>(a, feature, from + kPass, next);
       } else if (unit + gridDim.x < layers.units) {
         const MatvecLayer& b = layer_of(layers, unit + gridDim.x);
-        load_unit<T, kFeatures, kSteps>(b, (unit + static_cast<int>(gridDim.x) - b.first_unit) * kFeatures, 0, next);
+        load_unit<T, kFeatures, kSteps>(b, (unit + static_cast<int>(gridDim.x) - b.first_unit) * kFeatures, 0,
+                                        next);
       }
 #pragma unroll
       for (int s = 0; s < kSteps; ++s) {
@@ -193,9 +194,9 @@ void run(std::span<const DeviceDense> layers, CudaExec& exec) {
         all.layer[i].first_unit = all.units;
         all.units += (all.layer[i].features + features - 1) / features;
       }
-      const LaunchShape shape{std::min(static_cast<unsigned>(per * exec.multiprocessors()),
-                                     static_cast<unsigned>(all.units)),
-                            kThreads};
+      const LaunchShape shape{
+          std::min(static_cast<unsigned>(per * exec.multiprocessors()), static_cast<unsigned>(all.units)),
+          kThreads};
       launch(exec, "dense", kernel, shape, all, tokens);
     };
     if (tokens == 1) {
@@ -209,9 +210,12 @@ void run(std::span<const DeviceDense> layers, CudaExec& exec) {
         case 6: go(matvec_units<T, 1, 8, 1, 2>, 8, 2); break;
         case 7: go(matvec_units<T, 1, 4, 1, 3>, 4, 3); break;
       }
-    } else if (tokens == 2) go(matvec_units<T, 2, 4, 2, 2>, 4, 2);
-    else if (tokens <= 4) go(matvec_units<T, 4, 4, 1, 2>, 4, 2);
-    else go(matvec_units<T, 8, 4, 1, 2>, 4, 2);
+    } else if (tokens == 2)
+      go(matvec_units<T, 2, 4, 2, 2>, 4, 2);
+    else if (tokens <= 4)
+      go(matvec_units<T, 4, 4, 1, 2>, 4, 2);
+    else
+      go(matvec_units<T, 8, 4, 1, 2>, 4, 2);
     all = MatvecLayers{};
   };
   for (const DeviceDense& d : layers) {

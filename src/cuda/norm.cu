@@ -20,8 +20,8 @@ struct NormRows {
 };
 
 // A row of kThreads threads: what it is multiplied with is a function of its sum, its squares' sum or, of a
-// layer norm, its mean and the squares' sum around that. kParts: groups of kVector elements that a thread holds
-// of its row; 0: they are read again.
+// layer norm, its mean and the squares' sum around that. kParts: groups of kVector elements that a thread
+// holds of its row; 0: they are read again.
 template <NormKind kKind, int kThreads, int kBlock, int kVector, int kParts>
 __global__ void __launch_bounds__(kBlock) norm_rows(const NormRows a) {
   constexpr bool kHeld = kParts > 0, kWeighted = kKind == NormKind::rms || kKind == NormKind::layer;
@@ -72,7 +72,8 @@ __global__ void __launch_bounds__(kBlock) norm_rows(const NormRows a) {
   else
     scale = 1.0f / sqrtf(sum / static_cast<float>(dim) + a.eps);
 
-  const float* gate = a.gate.data != nullptr ? a.gate.data + t * a.gate.strides[0] + h * a.gate.strides[1] : nullptr;
+  const float* gate =
+      a.gate.data != nullptr ? a.gate.data + t * a.gate.strides[0] + h * a.gate.strides[1] : nullptr;
   float* out = a.out.data + t * a.out.strides[0] + h * a.out.strides[1];
   each([&](int p, int i) {
     auto v = held[p];

@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 // The recurrence token after token, for every member of the family; one token is a step of decoding, bound by
-// the memory of the state. With D the decay of a row, p = D k of a delta rule or a of a low rank, and r = D q,
-// or q where it is read before the update, all that a row needs of the state are p S and r S:
+// the memory of the state. With D the decay of a row, p = D k of a delta rule or a of a low rank, and r = D
+// q, or q where it is read before the update, all that a row needs of the state are p S and r S:
 //   u = beta (v - p S) or v;  S <- D S + k u + b (p S);  o = r S + (q k) u + (q b) (p S)
 // so that the sums over key channels are made at once.
 #include "src/cuda/recurrence.hpp"
@@ -194,7 +194,8 @@ __global__ void __launch_bounds__(128)
 
 }  // namespace
 
-void recurrence_by_token(const RecurrenceCall& call, std::span<const RecurrenceSequence> all, CudaExec& exec) {
+void recurrence_by_token(const RecurrenceCall& call, std::span<const RecurrenceSequence> all,
+                         CudaExec& exec) {
   constexpr const char* op = "linear_recurrence";
   constexpr int kMostKeys = 512;
   if (call.key_dim > kMostKeys)

@@ -8,7 +8,7 @@ namespace cuda {
 namespace {
 
 constexpr int kThreads = 128, kWarps = kThreads / kWarp, kTile = 16, kTiles = kChunk / kTile;
-constexpr int kRow = kChunk + 4;        // floats from row to row of L and T
+constexpr int kRow = kChunk + 4;         // floats from row to row of L and T
 constexpr float kLeastDecay = -1000.0f;  // its exponential is zero, as that of -inf; differences are numbers
 
 __device__ __forceinline__ int lane_id() { return threadIdx.x % kWarp; }
@@ -81,8 +81,8 @@ __device__ void invert(const float* l, float* t) {
   }
 }
 
-// out [64, width] = T diag(factor) x, T lower triangular, x [64, width] in shared memory; f(row, column, pair)
-// takes the result, two bf16.
+// out [64, width] = T diag(factor) x, T lower triangular, x [64, width] in shared memory; f(row, column,
+// pair) takes the result, two bf16.
 template <class F>
 __device__ __forceinline__ void solve(const float* t, const float* factor, const bf16* x, int row, int width,
                                       F&& f) {
@@ -268,10 +268,12 @@ __global__ void __launch_bounds__(kThreads) chunk_local(const ChunkCall p) {
 void launch_chunk_local(const ChunkCall& p, CudaExec& exec) {
   const int value_row = p.panels * kPanel + kGap;
   const bool delta = p.call.beta.data != nullptr;
-  const std::size_t bytes = sizeof(bf16) * kChunk * static_cast<std::size_t>(p.key_row + std::max(p.key_row, value_row)) +
-                            (delta ? sizeof(float) * 2 * kChunk * kRow : 0);
+  const std::size_t bytes =
+      sizeof(bf16) * kChunk * static_cast<std::size_t>(p.key_row + std::max(p.key_row, value_row)) +
+      (delta ? sizeof(float) * 2 * kChunk * kRow : 0);
   launch(exec, "linear_recurrence", delta ? chunk_local<true> : chunk_local<false>,
-         {{static_cast<unsigned>(p.call.heads), static_cast<unsigned>(p.last - p.first)}, kThreads, bytes}, p);
+         {{static_cast<unsigned>(p.call.heads), static_cast<unsigned>(p.last - p.first)}, kThreads, bytes},
+         p);
 }
 
 }  // namespace cuda

@@ -10,8 +10,8 @@ namespace cuda {
 namespace {
 
 constexpr int kThreads = 256, kWarps = kThreads / kWarp, kTile = 16;
-constexpr int kRowWarps = kChunk / kTile;      // warps over the rows of a chunk, twice
-constexpr int kPairs = kPanel / kTile;         // of column tiles of 8
+constexpr int kRowWarps = kChunk / kTile;  // warps over the rows of a chunk, twice
+constexpr int kPairs = kPanel / kTile;     // of column tiles of 8
 
 __device__ __forceinline__ void copy_tile(bf16* to, const bf16* from, int elements) {
   for (int i = 8 * static_cast<int>(threadIdx.x); i < elements; i += 8 * kThreads)
@@ -19,8 +19,8 @@ __device__ __forceinline__ void copy_tile(bf16* to, const bf16* from, int elemen
 }
 
 // c [16, kPanel] += the 16 rows of a at `a` [.., k] times b [k, kPanel].
-__device__ __forceinline__ void multiply_rows(float (&c)[2 * kPairs][4], const bf16* a, int row, const bf16* b,
-                                              int k) {
+__device__ __forceinline__ void multiply_rows(float (&c)[2 * kPairs][4], const bf16* a, int row,
+                                              const bf16* b, int k) {
   const int lane = threadIdx.x % kWarp;
 #pragma unroll 4
   for (int i = 0; i < k; i += kTile) {
@@ -36,8 +36,9 @@ __device__ __forceinline__ void multiply_rows(float (&c)[2 * kPairs][4], const b
   }
 }
 
-// A block a sequence, head and panel of columns of the state, whose part S [keys, kPanel] lies in registers: the
-// warps have kTiles tiles of 16 key channels each. Warps 0 to 3 make U, warps 4 to 7 the output of 16 rows.
+// A block a sequence, head and panel of columns of the state, whose part S [keys, kPanel] lies in registers:
+// the warps have kTiles tiles of 16 key channels each. Warps 0 to 3 make U, warps 4 to 7 the output of 16
+// rows.
 template <int kTiles, bool kDelta>
 __global__ void __launch_bounds__(kThreads) chunk_pass(const ChunkCall p, const int stages) {
   let_next_start();
@@ -46,8 +47,8 @@ __global__ void __launch_bounds__(kThreads) chunk_pass(const ChunkCall p, const 
   const int h = blockIdx.y, lane = threadIdx.x % kWarp, warp = threadIdx.x / kWarp;
   const int key_row = p.key_row, square = static_cast<int>(p.square_elements(kDelta));
   constexpr int kPanelElements = static_cast<int>(ChunkCall::kPanelElements);
-  bf16* const s_rounded = reinterpret_cast<bf16*>(shared);        // [keys, kPanelRow]
-  bf16* const u_made = s_rounded + p.keys * kPanelRow;            // [64, kPanelRow]
+  bf16* const s_rounded = reinterpret_cast<bf16*>(shared);  // [keys, kPanelRow]
+  bf16* const u_made = s_rounded + p.keys * kPanelRow;      // [64, kPanelRow]
   bf16* const stage = u_made + (kDelta ? kPanelElements : 0);
   wait_for_previous();
   const ChunkSequence sequence = p.sequences[blockIdx.z];
@@ -78,11 +79,13 @@ __global__ void __launch_bounds__(kThreads) chunk_pass(const ChunkCall p, const 
         for (int n = 0; n < 2 * kPairs; ++n)
 #pragma unroll
           for (int i = 0; i < 4; ++i)
-            f(kTile * (warp + kWarps * m) + lane / 4 + i / 2 * 8, left + 8 * n + lane % 4 * 2 + i % 2, s[m][n][i]);
+            f(kTile * (warp + kWarps * m) + lane / 4 + i / 2 * 8, left + 8 * n + lane % 4 * 2 + i % 2,
+              s[m][n][i]);
       }
   };
-  float* const state =
-      sequence.state == nullptr ? nullptr : sequence.state + static_cast<Index>(h) * call.columns * call.key_dim;
+  float* const state = sequence.state == nullptr
+                           ? nullptr
+                           : sequence.state + static_cast<Index>(h) * call.columns * call.key_dim;
   const bool has_state = state != nullptr && !(sequence.starts && first == sequence.first_chunk);
   each_state([&](int key, int column, float& x) {
     x = has_state && key < call.key_dim && column < call.value_dim
@@ -196,10 +199,12 @@ bool recurrence_chunks_take(const RecurrenceCall& c) {
          c.bonus.data == nullptr;
 }
 
-void recurrence_in_chunks(const RecurrenceCall& call, std::span<const RecurrenceSequence> all, CudaExec& exec) {
+void recurrence_in_chunks(const RecurrenceCall& call, std::span<const RecurrenceSequence> all,
+                          CudaExec& exec) {
   constexpr const char* op = "linear_recurrence";
   constexpr Index kScratch = Index{256} << 20;  // bytes of chunks that are worked on at once
-  trace(exec, op, "in chunks of 64", to_string(std::array<Index, 3>{call.tokens, call.heads, call.value_dim}));
+  trace(exec, op, "in chunks of 64",
+        to_string(std::array<Index, 3>{call.tokens, call.heads, call.value_dim}));
   CudaScratch scratch(exec);
   const bool delta = call.beta.data != nullptr;
   ChunkCall p;
@@ -211,11 +216,10 @@ void recurrence_in_chunks(const RecurrenceCall& call, std::span<const Recurrence
   };
   p.by_four = call.key_dim % 4 == 0 && call.value_dim % 4 == 0 && fours_of(call.q) && fours_of(call.k) &&
               fours_of(call.v);
-  const Index head_bytes = static_cast<Index>(sizeof(bf16)) *
-                           (p.square_elements(delta) + p.panels * ChunkCall::kPanelElements);
+  const Index head_bytes =
+      static_cast<Index>(sizeof(bf16)) * (p.square_elements(delta) + p.panels * ChunkCall::kPanelElements);
   Index chunks = 0;
-  for (const RecurrenceSequence& s : all)
-    chunks += ((s.end - s.begin) * call.substeps + kChunk - 1) / kChunk;
+  for (const RecurrenceSequence& s : all) chunks += ((s.end - s.begin) * call.substeps + kChunk - 1) / kChunk;
   const Index most = std::min(chunks, std::max<Index>(1, kScratch / (head_bytes * call.heads)));
   // A state that goes from one stretch of chunks to the next is kept, whether the caller wants it or not.
   const Index state_size = static_cast<Index>(call.heads) * call.columns * call.key_dim;
@@ -227,14 +231,13 @@ void recurrence_in_chunks(const RecurrenceCall& call, std::span<const Recurrence
     kept = scratch.floats(lost, state_size).data;
   }
   Index first = 0, lost = 0;
-  p.sequences = argument_list<kFewRecurrences, ChunkSequence>(
-      exec, op, p.count, scratch, [&](Index n) {
-        const RecurrenceSequence& from = all[static_cast<std::size_t>(n)];
-        ChunkSequence s{from.begin * call.substeps, from.end * call.substeps, from.state, first, false};
-        if (keep && s.state == nullptr) s.state = kept + state_size * lost++, s.starts = true;
-        first += s.chunks();
-        return s;
-      });
+  p.sequences = argument_list<kFewRecurrences, ChunkSequence>(exec, op, p.count, scratch, [&](Index n) {
+    const RecurrenceSequence& from = all[static_cast<std::size_t>(n)];
+    ChunkSequence s{from.begin * call.substeps, from.end * call.substeps, from.state, first, false};
+    if (keep && s.state == nullptr) s.state = kept + state_size * lost++, s.starts = true;
+    first += s.chunks();
+    return s;
+  });
   const Index items = most * call.heads;
   p.squares = scratch.get<bf16>(items, p.square_elements(delta)).data;
   p.values = scratch.get<bf16>(items, p.panels * ChunkCall::kPanelElements).data;
@@ -246,10 +249,10 @@ void recurrence_in_chunks(const RecurrenceCall& call, std::span<const Recurrence
   const Index fixed = p.keys * kPanelRow + (delta ? ChunkCall::kPanelElements : 0);
   const Index one = p.square_elements(delta) + ChunkCall::kPanelElements;
   const int stages = static_cast<Index>(sizeof(bf16)) * (fixed + 2 * one) <= room ? 2 : 1;
-  const LaunchShape shape{{static_cast<unsigned>(p.panels), static_cast<unsigned>(call.heads),
-                           static_cast<unsigned>(p.count)},
-                          kThreads,
-                          sizeof(bf16) * static_cast<std::size_t>(fixed + stages * one)};
+  const LaunchShape shape{
+      {static_cast<unsigned>(p.panels), static_cast<unsigned>(call.heads), static_cast<unsigned>(p.count)},
+      kThreads,
+      sizeof(bf16) * static_cast<std::size_t>(fixed + stages * one)};
   auto kernel = p.keys <= kTile * kWarps ? (delta ? chunk_pass<1, true> : chunk_pass<1, false>)
                                          : (delta ? chunk_pass<2, true> : chunk_pass<2, false>);
   for (p.first = 0; p.first < chunks; p.first = p.last) {

@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
-// The recurrence with one decay a head, with the delta rule or without a transition, in chunks of 64 rows: what
-// its two kernels share. With G_i the sum of the log decays of a chunk up to row i, G the whole sum, and
+// The recurrence with one decay a head, with the delta rule or without a transition, in chunks of 64 rows:
+// what its two kernels share. With G_i the sum of the log decays of a chunk up to row i, G the whole sum, and
 // everything of one chunk and head:
 //   T  = (I + L)^-1,  L_ij = beta_i exp(G_i - G_j) k_i k_j for j < i   (I without the delta rule)
 //   W  = T diag(beta exp(G_i)) K,  U0 = T diag(beta) V                 made by chunk_local, in parallel
@@ -17,9 +17,9 @@ namespace ashlar {
 inline namespace v0 {
 namespace cuda {
 
-constexpr int kChunk = 64;     // rows
-constexpr int kPanel = 32;     // columns of the state that a block of chunk_pass has
-constexpr int kGap = 8;        // between rows in shared memory: 16 bytes, for ldmatrix
+constexpr int kChunk = 64;  // rows
+constexpr int kPanel = 32;  // columns of the state that a block of chunk_pass has
+constexpr int kGap = 8;     // between rows in shared memory: 16 bytes, for ldmatrix
 constexpr int kSquareRow = kChunk + kGap, kPanelRow = kPanel + kGap;
 
 struct ChunkSequence {
@@ -33,12 +33,12 @@ struct ChunkSequence {
 struct ChunkCall {
   RecurrenceCall call;
   ArgumentList<ChunkSequence, kFewRecurrences> sequences;
-  Index first = 0, last = 0;           // the chunks that are worked on
-  int keys = 0, key_row = 0;           // channels, padded to 16, and elements from row to row
+  Index first = 0, last = 0;  // the chunks that are worked on
+  int keys = 0, key_row = 0;  // channels, padded to 16, and elements from row to row
   int panels = 0, count = 0;  // count: of sequences
   bool by_four = false;
-  // For each chunk and head, laid out as chunk_pass has them in shared memory: W (with the delta rule), Qe, Ke
-  // [64, key_row] and A [64, 72]; U0 [panels, 64, 40]; exp(G).
+  // For each chunk and head, laid out as chunk_pass has them in shared memory: W (with the delta rule), Qe,
+  // Ke [64, key_row] and A [64, 72]; U0 [panels, 64, 40]; exp(G).
   bf16 *squares = nullptr, *values = nullptr;
   float* decay = nullptr;
 

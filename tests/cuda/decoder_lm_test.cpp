@@ -13,9 +13,9 @@ using namespace test;
 using CudaModel = DecoderLm<CudaExec>;
 using CudaCache = CudaModel::Cache;
 
-constexpr double kSameModel = 1e-4;     // f32, sums in another order
-// Activations of bf16 in models of 30 channels, in the Frobenius norm: some 2^-9 a rounding, several of them in
-// each of four layers. What must be right to the last bits is compared in full precision.
+constexpr double kSameModel = 1e-4;  // f32, sums in another order
+// Activations of bf16 in models of 30 channels, in the Frobenius norm: some 2^-9 a rounding, several of them
+// in each of four layers. What must be right to the last bits is compared in full precision.
 constexpr double kRoundedModel = 8e-2;
 
 std::unique_ptr<CudaModel> on_device(const Architecture& a, CudaExec& exec, DType dtype = DType::f32) {

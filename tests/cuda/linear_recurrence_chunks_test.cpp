@@ -134,8 +134,10 @@ TEST_F(CudaRecurrenceChunks, AnySizes) {
         for (bool with_states : {true, false}) {
           Inputs in(s, 330, delta, substeps, -0.5f, s.key_dim % 4 == 0 ? 4 : 3);
           const auto [out, state] = in.errors({0, 1, 1, 64, 129, 300, 330}, with_states, exec);
-          EXPECT_LE(out, kRounded) << s.key_dim << "x" << s.value_dim << " delta " << delta << " " << substeps;
-          EXPECT_LE(state, kRounded) << s.key_dim << "x" << s.value_dim << " delta " << delta << " " << substeps;
+          EXPECT_LE(out, kRounded) << s.key_dim << "x" << s.value_dim << " delta " << delta << " "
+                                   << substeps;
+          EXPECT_LE(state, kRounded) << s.key_dim << "x" << s.value_dim << " delta " << delta << " "
+                                     << substeps;
         }
 }
 
