@@ -45,6 +45,26 @@ __device__ __forceinline__ Weights load_place(const MatvecLayers& layers, const 
   return load_pass(a, (p.unit - a.first_unit) * kFeatures, p.pass);
 }
 
+// A lane's inputs of one pass: 8 of the row lane / 4 of each tile.
+template <int kTiles>
+struct Rows {
+  Floats<4> low[kTiles], high[kTiles];
+};
+
+template <int kTiles>
+__device__ __forceinline__ Rows<kTiles> load_rows(const MatvecLayer& a, int pass, int tokens) {
+  const int k =
+      pass * kPass + static_cast<int>(threadIdx.x) / kWarp * kSlice + static_cast<int>(threadIdx.x) % 4 * 8;
+  Rows<kTiles> x{};
+#pragma unroll
+  for (int n = 0; n < kTiles; ++n) {
+    const int m = n * kTokens + static_cast<int>(threadIdx.x) % kWarp / 4;
+    if (m >= tokens || k >= a.inputs) continue;
+    x.low[n] = load<4>(a.x + m * a.x_stride + k), x.high[n] = load<4>(a.x + m * a.x_stride + k + 4);
+  }
+  return x;
+}
+
 // The order of a tile's inputs does not matter as long as weights and x have the same: lane 4 g + t takes the
 // 8 inputs from 8 t on, in two products of 16.
 template <int kTiles>
@@ -62,26 +82,22 @@ __global__ void __launch_bounds__(kThreads, 2) matvec_tiles(const MatvecLayers l
     const MatvecLayer& a = layer_of(layers, unit);
     const int feature = (unit - a.first_unit) * kFeatures;
     float sums[kTiles][4] = {};
+    Rows<kTiles> next_x = load_rows<kTiles>(a, 0, tokens);
     for (int pass = 0; pass * kPass < a.inputs; ++pass) {
       const Weights w = queue[0];
+      const Rows<kTiles> x = next_x;
 #pragma unroll
       for (int i = 0; i + 1 < kAhead; ++i) queue[i] = queue[i + 1];
       queue[kAhead - 1] = load_place(layers, ahead);
       ahead.advance(layers);
-      const int k = pass * kPass + warp * kSlice + lane % 4 * 8;
+      next_x = load_rows<kTiles>(a, pass + 1, tokens);
       const unsigned first[4] = {w.low.x, w.high.x, w.low.y, w.high.y};
       const unsigned second[4] = {w.low.z, w.high.z, w.low.w, w.high.w};
 #pragma unroll
       for (int n = 0; n < kTiles; ++n) {
-        const int m = n * kTokens + lane / 4;
-        unsigned x[4] = {0, 0, 0, 0};
-        if (m < tokens && k < a.inputs) {
-          const auto low = load<4>(a.x + m * a.x_stride + k), high = load<4>(a.x + m * a.x_stride + k + 4);
-          x[0] = pack<bf16>(low.x[0], low.x[1]), x[1] = pack<bf16>(low.x[2], low.x[3]);
-          x[2] = pack<bf16>(high.x[0], high.x[1]), x[3] = pack<bf16>(high.x[2], high.x[3]);
-        }
-        multiply<bf16>(sums[n], first, x[0], x[1]);
-        multiply<bf16>(sums[n], second, x[2], x[3]);
+        const Floats<4>&low = x.low[n], &high = x.high[n];
+        multiply<bf16>(sums[n], first, pack<bf16>(low.x[0], low.x[1]), pack<bf16>(low.x[2], low.x[3]));
+        multiply<bf16>(sums[n], second, pack<bf16>(high.x[0], high.x[1]), pack<bf16>(high.x[2], high.x[3]));
       }
     }
 #pragma unroll
