@@ -78,7 +78,8 @@ void check_rows(const Case& c, const Tensor<bf16, 3>& q, const Tensor<bf16, 3>& 
         for (Index e = 0; e < c.value_dim; ++e) {
           double o = 0;
           for (Index j = c.first_key(at); j < c.last_key(at); ++j)
-            o += p[static_cast<std::size_t>(j)] * static_cast<double>(static_cast<float>(v.view()(base + j, kv, e)));
+            o += p[static_cast<std::size_t>(j)] *
+                 static_cast<double>(static_cast<float>(v.view()(base + j, kv, e)));
           const double d = static_cast<double>(static_cast<float>(out.view()(base + at, h, e))) - o / sum;
           difference += d * d, norm += o / sum * (o / sum);
         }
@@ -144,7 +145,8 @@ std::vector<Case> cases() {
   add("causal", {.tokens = 4096, .pattern = kCausal});
   add("causal", {.tokens = 512, .pattern = kCausal});
   for (Index window : {1024, 4096})
-    add(concat("window:", window).c_str(), {.tokens = 16384, .pattern = AttentionPattern::causal_window(window)});
+    add(concat("window:", window).c_str(),
+        {.tokens = 16384, .pattern = AttentionPattern::causal_window(window)});
   add("capped", {.tokens = 16384, .pattern = kCausal, .soft_cap = 50});
   return all;
 }

@@ -190,6 +190,12 @@ inline void check(const DecayGate& a) {
   expect_shape(op, "out", a.out, a.x.shape);
   if (a.step) expect_shape(op, "step", a.step, a.x.shape);
   if (a.complement) expect_shape(op, "complement", a.complement, a.x.shape);
+  if (static_cast<bool>(a.beta) != static_cast<bool>(a.beta_logits))
+    refuse(op, "beta and beta_logits were not both given, expected both or none");
+  if (a.beta) {
+    expect_shape(op, "beta_logits", a.beta_logits, {a.x.shape[0], a.beta_logits.shape[1]});
+    expect_shape(op, "beta", a.beta, a.beta_logits.shape);
+  }
   if (stepped && !(a.min_step >= 0 && a.min_step <= a.max_step))
     refuse(op, "steps are ", a.min_step, " to ", a.max_step, ", expected 0 <= min_step <= max_step");
   if (a.formula == DecayFormula::bounded && !(a.bound <= 0 && std::isfinite(a.bound)))

@@ -3,6 +3,7 @@
 
 #include <cmath>
 
+#include "ashlar/ops/activation.hpp"
 #include "src/core/op_checks.hpp"
 #include "src/cpu/dispatch.hpp"
 #include "src/cpu/rows.hpp"
@@ -133,6 +134,7 @@ void decay_gate(const DecayGate& a, CpuExec& exec) {
   parallel_rows(exec, a.x.shape[0], a.x.shape[1], [&](Index begin, Index end) {
     ASHLAR_DISPATCH(exec, decay_gate_rows)(a, begin, end);
   });
+  if (a.beta) activate(Activate{a.beta_logits, {}, a.beta, Activation::sigmoid, a.beta_scale}, exec);
 }
 
 }  // namespace v0

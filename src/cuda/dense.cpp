@@ -2,6 +2,7 @@
 #include "src/cuda/dense.hpp"
 
 #include "ashlar/core/dtype.hpp"
+#include "ashlar/cuda/ops.hpp"
 #include "src/cuda/launch.hpp"
 #include "src/cuda/resources.hpp"
 
@@ -96,6 +97,24 @@ void dense(std::span<const DeviceDense> layers, CudaExec& exec) {
     }
     for (const DeviceDense& a : group) prefill(a, parts, exec);
   }
+}
+
+void gated_dense(const DeviceGatedDense& a, CudaExec& exec) {
+  const Index rows = a.x.shape[0];
+  CudaScratch scratch(exec);
+  const DeviceDense gate{a.x, a.gate, a.gate_bias, a.out, a.phase};
+  const auto products = scratch.floats(rows, a.up.rows());
+  const DeviceDense layers[] = {gate, {a.x, a.up, a.up_bias, products, a.phase}};
+  for (const DeviceDense& layer : layers) check(layer);
+  expect_shape("gated_dense", "out", a.out, {rows, a.up.rows()});
+  if (empty(gate)) return;
+  if (a.phase == Phase::decode && cuda::gated_matvec(gate, layers[1], a.activation, exec)) {
+    cuda::trace(exec, "gated_dense", "matvec",
+                to_string(std::array<Index, 3>{rows, a.up.rows(), a.up.columns()}));
+    return;
+  }
+  dense(layers, exec);
+  activate(Activate{a.out, products, a.out, a.activation}, exec);
 }
 
 void dense(const DeviceDense& args, CudaExec& exec) { dense(std::span(&args, 1), exec); }

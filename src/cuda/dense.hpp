@@ -18,6 +18,10 @@ constexpr Index kMostMatvecRows = 16;
 // Layers of one element type, of phase decode and of no more than kMostMatvecRows rows each.
 void matvec(std::span<const DeviceDense> layers, CudaExec& exec);
 
+// gate.out = activation(x gate^T + bias) (x up^T + bias) for one row in one launch; false, and nothing
+// queued, for what it does not take. up.out is not used.
+bool gated_matvec(const DeviceDense& gate, const DeviceDense& up, Activation activation, CudaExec& exec);
+
 // to [M, K] packed, parts of it: x = to[0] + to[1] + ... with each rounded to bf16.
 void split_to_bf16(View<const float, 2> x, View<bf16, 3> to, CudaExec& exec);
 // out[m, n] += bias[n]

@@ -49,60 +49,71 @@ __device__ __forceinline__ float reduce_scatter(float (&v)[kCount]) {
   return v[0];
 }
 
+// A unit's rows of weights are kRows features of one matrix, or of a gated layer half as many of each of its
+// two.
+template <int kRows, bool kGated>
+struct Unit {
+  static constexpr int kFeatures = kGated ? kRows / 2 : kRows;
+  const MatvecLayer& layer;
+  int feature;
+
+  __device__ Unit(const MatvecLayers& all, int unit)
+      : layer(layer_of(all, unit)), feature((unit - layer.first_unit) * kFeatures) {}
+};
+
 // Weights of a unit's rows, of the kSteps slices of inputs from `from` on.
-template <class T, int kFeatures, int kSteps>
-__device__ __forceinline__ void load_unit(const MatvecLayer& a, int feature, int from,
-                                          uint4 (&w)[kSteps][kFeatures]) {
-  constexpr int kEach = Unpack<T>::kCount, kSlice = kThreads * kEach;
+template <class T, int kRows, int kSteps, bool kGated>
+__device__ __forceinline__ void load_unit(const Unit<kRows, kGated>& unit, int from,
+                                          uint4 (&w)[kSteps][kRows]) {
+  constexpr int kEach = Unpack<T>::kCount, kSlice = kThreads * kEach,
+                kFeatures = Unit<kRows, kGated>::kFeatures;
+  const MatvecLayer& a = unit.layer;
 #pragma unroll
   for (int s = 0; s < kSteps; ++s)
 #pragma unroll
-    for (int r = 0; r < kFeatures; ++r) {
-      const int k = from + s * kSlice + static_cast<int>(threadIdx.x) * kEach;
-      w[s][r] = k < a.inputs && feature + r < a.features
-                    ? load_weights(static_cast<const T*>(a.weight) + (feature + r) * a.weight_stride + k)
-                    : uint4{0, 0, 0, 0};
+    for (int r = 0; r < kRows; ++r) {
+      const int k = from + s * kSlice + static_cast<int>(threadIdx.x) * kEach,
+                row = unit.feature + r % kFeatures;
+      const T* const matrix = static_cast<const T*>(r < kFeatures ? a.weight : a.up);
+      w[s][r] = k < a.inputs && row < a.features ? load_weights(matrix + row * a.weight_stride + k)
+                                                 : uint4{0, 0, 0, 0};
     }
 }
 
 // A block goes over units, a unit's inputs by slices of the whole block, and reads the next weights before it
 // multiplies with the ones that it has: of the first unit before the kernel before this one is through.
-template <class T, int kTokens, int kFeatures, int kSteps, int kBlocks>
+template <class T, int kTokens, int kRows, int kSteps, int kBlocks, bool kGated>
 __global__ void __launch_bounds__(kThreads, kBlocks) matvec_units(const MatvecLayers layers, int tokens) {
+  using U = Unit<kRows, kGated>;
   constexpr int kEach = Unpack<T>::kCount, kPass = kSteps * kThreads * kEach;
-  __shared__ float partial[2][kWarps][kFeatures * kTokens];
+  constexpr int kCount = kRows * kTokens, kShare = kWarp / kCount;
+  __shared__ float partial[2][kWarps][kCount];
   int unit = blockIdx.x, parity = 0;
-  uint4 next[kSteps][kFeatures];
-  if (unit < layers.units) {
-    const MatvecLayer& a = layer_of(layers, unit);
-    load_unit<T, kFeatures, kSteps>(a, (unit - a.first_unit) * kFeatures, 0, next);
-  }
+  uint4 next[kSteps][kRows];
+  if (unit < layers.units) load_unit<T>(U(layers, unit), 0, next);
   let_next_start();
   wait_for_previous();
   for (; unit < layers.units; unit += gridDim.x, parity ^= 1) {
-    const MatvecLayer& a = layer_of(layers, unit);
-    const int feature = (unit - a.first_unit) * kFeatures;
-    float sums[kFeatures * kTokens] = {};
+    const U here(layers, unit);
+    const MatvecLayer& a = here.layer;
+    float sums[kCount] = {};
     for (int from = 0; from < a.inputs; from += kPass) {
-      uint4 now[kSteps][kFeatures];
+      uint4 now[kSteps][kRows];
 #pragma unroll
       for (int s = 0; s < kSteps; ++s)
 #pragma unroll
-        for (int r = 0; r < kFeatures; ++r) now[s][r] = next[s][r];
-      if (from + kPass < a.inputs) {
-        load_unit<T, kFeatures, kSteps>(a, feature, from + kPass, next);
-      } else if (unit + gridDim.x < layers.units) {
-        const MatvecLayer& b = layer_of(layers, unit + gridDim.x);
-        load_unit<T, kFeatures, kSteps>(b, (unit + static_cast<int>(gridDim.x) - b.first_unit) * kFeatures, 0,
-                                        next);
-      }
+        for (int r = 0; r < kRows; ++r) now[s][r] = next[s][r];
+      if (from + kPass < a.inputs)
+        load_unit<T>(here, from + kPass, next);
+      else if (unit + gridDim.x < layers.units)
+        load_unit<T>(U(layers, unit + static_cast<int>(gridDim.x)), 0, next);
 #pragma unroll
       for (int s = 0; s < kSteps; ++s) {
         const int k = from + (s * kThreads + static_cast<int>(threadIdx.x)) * kEach;
         if (k >= a.inputs) break;
-        float w[kFeatures][kEach];
+        float w[kRows][kEach];
 #pragma unroll
-        for (int r = 0; r < kFeatures; ++r) Unpack<T>::run(now[s][r], w[r]);
+        for (int r = 0; r < kRows; ++r) Unpack<T>::run(now[s][r], w[r]);
 #pragma unroll
         for (int m = 0; m < kTokens; ++m) {
           if (m >= tokens) break;
@@ -111,7 +122,7 @@ __global__ void __launch_bounds__(kThreads, kBlocks) matvec_units(const MatvecLa
           for (int i = 0; i < kEach; i += 4) {
             const auto x = load<4>(at + i);
 #pragma unroll
-            for (int r = 0; r < kFeatures; ++r)
+            for (int r = 0; r < kRows; ++r)
 #pragma unroll
               for (int j = 0; j < 4; ++j)
                 sums[r * kTokens + m] = fmaf(w[r][i + j], x.x[j], sums[r * kTokens + m]);
@@ -119,17 +130,23 @@ __global__ void __launch_bounds__(kThreads, kBlocks) matvec_units(const MatvecLa
         }
       }
     }
-    constexpr int kCount = kFeatures * kTokens, kShare = kWarp / kCount;
     const int lane = threadIdx.x % kWarp;
     const float sum = reduce_scatter<kCount>(sums);
     if (lane % kShare == 0) partial[parity][threadIdx.x / kWarp][lane / kShare] = sum;
     __syncthreads();
-    if (threadIdx.x < kCount) {
-      const int r = feature + static_cast<int>(threadIdx.x) / kTokens, m = threadIdx.x % kTokens;
+    if (threadIdx.x < U::kFeatures * kTokens) {
+      const int r = here.feature + static_cast<int>(threadIdx.x) / kTokens, m = threadIdx.x % kTokens;
+      auto total = [&](const float* bias, int at) {
+        float t = bias != nullptr ? bias[r] : 0.0f;
+#pragma unroll
+        for (int i = 0; i < kWarps; ++i) t += partial[parity][i][at];
+        return t;
+      };
       if (r < a.features && m < tokens) {
-        float total = a.bias != nullptr ? a.bias[r] : 0.0f;
-        for (int i = 0; i < kWarps; ++i) total += partial[parity][i][threadIdx.x];
-        a.out[m * a.out_stride + r] = total;
+        float y = total(a.bias, threadIdx.x);
+        if constexpr (kGated)
+          y = activation_of(a.activation, y) * total(a.up_bias, U::kFeatures * kTokens + threadIdx.x);
+        a.out[m * a.out_stride + r] = y;
       }
     }
   }
@@ -154,16 +171,10 @@ __global__ void __launch_bounds__(kThreads) matvec_any(const MatvecLayer a, int 
 
 MatvecLayer layer_of(const DeviceDense& d) {
   const AnyView<2>& w = d.weight.values();
-  return {w.data,
-          d.bias.data,
-          d.x.data,
-          d.out.data,
-          w.strides[0],
-          d.x.strides[0],
-          d.out.strides[0],
-          static_cast<int>(w.shape[0]),
-          static_cast<int>(w.shape[1]),
-          0};
+  MatvecLayer layer{w.data,       d.bias.data,    d.x.data,        d.out.data,
+                    w.strides[0], d.x.strides[0], d.out.strides[0]};
+  layer.features = static_cast<int>(w.shape[0]), layer.inputs = static_cast<int>(w.shape[1]);
+  return layer;
 }
 
 bool aligned(const void* p) { return reinterpret_cast<std::uintptr_t>(p) % 16 == 0; }
@@ -176,58 +187,57 @@ bool by_vectors(const DeviceDense& d) {
          (d.x.shape[0] == 1 || d.x.strides[0] % 4 == 0);
 }
 
+using Kernel = void (*)(MatvecLayers, int);
+
+// Units of so many features for kBlocks blocks a multiprocessor.
+void launch_units(MatvecLayers& all, int tokens, int features, int blocks, Kernel kernel, CudaExec& exec) {
+  all.units = 0;
+  for (int i = 0; i < all.count; ++i) {
+    all.layer[i].first_unit = all.units;
+    all.units += (all.layer[i].features + features - 1) / features;
+  }
+  const int grid = std::min(blocks * exec.multiprocessors(), all.units);
+  launch(exec, "dense", kernel, {static_cast<unsigned>(grid), kThreads}, all, tokens);
+}
+
+template <class T>
+void launch_layers(MatvecLayers& all, int tokens, CudaExec& exec) {
+  if (all.count == 0) return;
+  if (std::is_same_v<T, bf16> && exec.precision() == Precision::fast && tokens >= kFewestMmaRows)
+    matvec_mma(all, tokens, exec);
+  else if (tokens == 1) {
+    static const int variant = getenv("MV") ? atoi(getenv("MV")) : 0;
+    switch (variant) {
+      case 0: launch_units(all, tokens, 4, 4, matvec_units<T, 1, 4, 1, 4, false>, exec); break;
+      case 1: launch_units(all, tokens, 4, 5, matvec_units<T, 1, 4, 1, 5, false>, exec); break;
+      case 2: launch_units(all, tokens, 4, 6, matvec_units<T, 1, 4, 1, 6, false>, exec); break;
+      case 3: launch_units(all, tokens, 2, 6, matvec_units<T, 1, 2, 2, 6, false>, exec); break;
+      case 4: launch_units(all, tokens, 2, 8, matvec_units<T, 1, 2, 1, 8, false>, exec); break;
+      case 5: launch_units(all, tokens, 8, 3, matvec_units<T, 1, 8, 1, 3, false>, exec); break;
+    }
+  } else if (tokens == 2)
+    launch_units(all, tokens, 4, 2, matvec_units<T, 2, 4, 2, 2, false>, exec);
+  else if (tokens <= 4)
+    launch_units(all, tokens, 4, 2, matvec_units<T, 4, 4, 1, 2, false>, exec);
+  else
+    launch_units(all, tokens, 4, 2, matvec_units<T, 8, 4, 1, 2, false>, exec);
+  all = MatvecLayers{};
+}
+
 template <class T>
 void run(std::span<const DeviceDense> layers, CudaExec& exec) {
   const int tokens = static_cast<int>(layers[0].x.shape[0]);
   MatvecLayers all{};
-  auto flush = [&] {
-    if (all.count == 0) return;
-    if (std::is_same_v<T, bf16> && exec.precision() == Precision::fast && tokens >= kFewestMmaRows) {
-      matvec_mma(all, tokens, exec);
-      all = MatvecLayers{};
-      return;
-    }
-    static const int variant = getenv("MV") ? atoi(getenv("MV")) : 0;
-    auto go = [&](void (*kernel)(MatvecLayers, int), int features, int per) {
-      all.units = 0;
-      for (int i = 0; i < all.count; ++i) {
-        all.layer[i].first_unit = all.units;
-        all.units += (all.layer[i].features + features - 1) / features;
-      }
-      const LaunchShape shape{
-          std::min(static_cast<unsigned>(per * exec.multiprocessors()), static_cast<unsigned>(all.units)),
-          kThreads};
-      launch(exec, "dense", kernel, shape, all, tokens);
-    };
-    if (tokens == 1) {
-      switch (variant) {
-        case 0: go(matvec_units<T, 1, 4, 2, 2>, 4, 2); break;
-        case 1: go(matvec_units<T, 1, 4, 2, 2>, 4, 3); break;
-        case 2: go(matvec_units<T, 1, 2, 4, 2>, 2, 2); break;
-        case 3: go(matvec_units<T, 1, 2, 2, 4>, 2, 4); break;
-        case 4: go(matvec_units<T, 1, 4, 1, 4>, 4, 4); break;
-        case 5: go(matvec_units<T, 1, 2, 2, 3>, 2, 3); break;
-        case 6: go(matvec_units<T, 1, 8, 1, 2>, 8, 2); break;
-        case 7: go(matvec_units<T, 1, 4, 1, 3>, 4, 3); break;
-      }
-    } else if (tokens == 2)
-      go(matvec_units<T, 2, 4, 2, 2>, 4, 2);
-    else if (tokens <= 4)
-      go(matvec_units<T, 4, 4, 1, 2>, 4, 2);
-    else
-      go(matvec_units<T, 8, 4, 1, 2>, 4, 2);
-    all = MatvecLayers{};
-  };
   for (const DeviceDense& d : layers) {
-    MatvecLayer layer = layer_of(d);
+    const MatvecLayer layer = layer_of(d);
     if (!by_vectors<T>(d)) {
       launch(exec, "dense", matvec_any<T>, {blocks(layer.features, kWarps), kThreads}, layer, tokens);
       continue;
     }
-    if (all.count == kMostLayers) flush();
+    if (all.count == kMostLayers) launch_layers<T>(all, tokens, exec);
     all.layer[all.count++] = layer;
   }
-  flush();
+  launch_layers<T>(all, tokens, exec);
 }
 
 __global__ void __launch_bounds__(kThreads) split_elements(View<const float, 2> x, View<bf16, 3> to) {
@@ -285,6 +295,21 @@ void matvec(std::span<const DeviceDense> layers, CudaExec& exec) {
       is_bf16 ? run<bf16>(std::span(&part, 1), exec) : run<float>(std::span(&part, 1), exec);
     }
   }
+}
+
+bool gated_matvec(const DeviceDense& gate, const DeviceDense& up, Activation activation, CudaExec& exec) {
+  const bool one = gate.x.shape[0] == 1, is_bf16 = gate.weight.values().dtype == DType::bf16;
+  const AnyView<2>&w = gate.weight.values(), &u = up.weight.values();
+  if (!one || w.dtype != u.dtype || w.strides[0] != u.strides[0] || !aligned(u.data)) return false;
+  if (is_bf16 ? !by_vectors<bf16>(gate) : !by_vectors<float>(gate)) return false;
+  MatvecLayers all{};
+  all.count = 1, all.layer[0] = layer_of(gate);
+  all.layer[0].up = u.data, all.layer[0].up_bias = up.bias.data, all.layer[0].activation = activation;
+  if (is_bf16)
+    launch_units(all, 1, 2, 4, matvec_units<bf16, 1, 4, 1, 4, true>, exec);
+  else
+    launch_units(all, 1, 2, 4, matvec_units<float, 1, 4, 1, 4, true>, exec);
+  return true;
 }
 
 void split_to_bf16(View<const float, 2> x, View<bf16, 3> to, CudaExec& exec) {

@@ -17,6 +17,10 @@ struct MatvecLayer {
   float* out;
   Index weight_stride, x_stride, out_stride;
   int features, inputs, first_unit;
+  // Of a gated layer, out = activation(x W^T + bias) (x up^T + up_bias); null: the plain one.
+  const void* up;
+  const float* up_bias;
+  Activation activation;
 };
 // A unit is a few neighbouring features of one layer, what a block makes at a time.
 struct MatvecLayers {

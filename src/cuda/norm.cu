@@ -33,7 +33,7 @@ __global__ void __launch_bounds__(kBlock) norm_rows(const NormRows a) {
   const Index t = row / a.x.shape[1], h = row % a.x.shape[1];
   const float* weight = a.weight != nullptr ? a.weight + h * a.weight_head : nullptr;
   const float* bias = a.bias != nullptr ? a.bias + h * a.bias_head : nullptr;
-  Floats<kVector> held[kHold], weights[kHold];
+  Floats<kVector> held[kHold], weights[kHold], gates[kHold];
   // f(part, first element) for what is this thread's.
   auto each = [&](auto&& f) {
     if constexpr (kHeld) {
@@ -50,9 +50,13 @@ __global__ void __launch_bounds__(kBlock) norm_rows(const NormRows a) {
   if (row >= a.rows) return;
   const float* x = a.x.data + t * a.x.strides[0] + h * a.x.strides[1];
 
+  const float* gate =
+      a.gate.data != nullptr ? a.gate.data + t * a.gate.strides[0] + h * a.gate.strides[1] : nullptr;
+
   float sum = 0, mean = 0;
   each([&](int p, int i) {
     held[p] = load<kVector>(x + i);
+    if (kHeld && kWeighted && gate != nullptr) gates[p] = load<kVector>(gate + i);
     for (float e : held[p].x) sum += kKind == NormKind::layer || kKind == NormKind::sum ? e : e * e;
   });
   sum = sum_of_group<kThreads>(sum, partial);
@@ -72,8 +76,6 @@ __global__ void __launch_bounds__(kBlock) norm_rows(const NormRows a) {
   else
     scale = 1.0f / sqrtf(sum / static_cast<float>(dim) + a.eps);
 
-  const float* gate =
-      a.gate.data != nullptr ? a.gate.data + t * a.gate.strides[0] + h * a.gate.strides[1] : nullptr;
   float* out = a.out.data + t * a.out.strides[0] + h * a.out.strides[1];
   each([&](int p, int i) {
     auto v = held[p];
@@ -91,7 +93,7 @@ __global__ void __launch_bounds__(kBlock) norm_rows(const NormRows a) {
         for (int j = 0; j < kVector; ++j) v.x[j] += b.x[j];
       }
       if (gate != nullptr) {
-        const auto z = load<kVector>(gate + i);
+        const auto z = kHeld ? gates[p] : load<kVector>(gate + i);
         for (int j = 0; j < kVector; ++j) v.x[j] *= activation_of(a.activation, z.x[j]);
       }
     }

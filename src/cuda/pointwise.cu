@@ -94,6 +94,11 @@ __global__ void __launch_bounds__(kThreads) decay_elements(const DecayGate a) {
     a.out.data[t * a.out.strides[0] + c] = g;
     if (a.complement.data != nullptr) a.complement.data[t * a.complement.strides[0] + c] = -expm1f(g);
   });
+  if (a.beta.data != nullptr)
+    each_element<1>(a.beta.shape[0], a.beta.shape[1], [&](Index t, Index h) {
+      a.beta.data[t * a.beta.strides[0] + h] =
+          a.beta_scale * sigmoid(a.beta_logits.data[t * a.beta_logits.strides[0] + h]);
+    });
 }
 
 }  // namespace

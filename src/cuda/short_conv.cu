@@ -20,8 +20,8 @@ using Sequences = ArgumentList<ConvSequence, kFewSequences>;
 // The input of token t (of the sequence, may be negative) in channel c.
 __device__ __forceinline__ float input(const ShortConv& a, const ConvSequence& s, Index t, Index c, int keep,
                                        Index stride) {
-  if (t >= 0) return a.x.data[(s.begin + t) * a.x.strides[0] + c];
-  return s.state != nullptr ? s.state[(keep + t) * stride + c] : 0.0f;
+  const float* const row = t >= 0 ? a.x.data + (s.begin + t) * a.x.strides[0] : s.state;
+  return row != nullptr ? row[(t >= 0 ? 0 : (keep + t) * stride) + c] : 0.0f;
 }
 
 // The state becomes the last `keep` inputs: what is read of it lies behind what is written.
@@ -51,9 +51,11 @@ __global__ void __launch_bounds__(kThreads)
   if constexpr (kWidth != 0) {
     float x[kWidth];
     for (int j = 1; j < kWidth; ++j) x[j] = input(a, s, first - kWidth + j, c, keep, stride);
+    float next = input(a, s, first, c, keep, stride);
     for (Index t = first; t < last; ++t) {
       for (int j = 1; j < kWidth; ++j) x[j - 1] = x[j];
-      x[kWidth - 1] = a.x.data[(s.begin + t) * a.x.strides[0] + c];
+      x[kWidth - 1] = next;
+      if (t + 1 < last) next = input(a, s, t + 1, c, keep, stride);
       float sum = bias;
       for (int j = 0; j < kWidth; ++j) sum = fmaf(weight[j], x[j], sum);
       a.out.data[(s.begin + t) * a.out.strides[0] + c] = activation_of(a.activation, sum);

@@ -17,6 +17,7 @@ struct Backend<CudaExec> {
   using Array = DeviceTensor<T, Rank>;
   struct Filters {};  // convolutions of images have no CUDA op
   using Dense = DeviceDense;
+  using GatedDense = DeviceGatedDense;
   using RecurrentState = DeviceRecurrentState;
   using LinearRecurrence = LinearRecurrenceArgs<float, DeviceRecurrentState>;
   using HostScratch = CudaHostScratch;

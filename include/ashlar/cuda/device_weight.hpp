@@ -42,5 +42,17 @@ void dense(const DeviceDense& args, CudaExec& exec);
 // any input.
 void dense(std::span<const DeviceDense> layers, CudaExec& exec);
 
+// As GatedDense (ops/dense.hpp).
+struct DeviceGatedDense {
+  View<const float, 2> x;
+  const DeviceWeight &gate, &up;
+  View<const float, 1> gate_bias, up_bias;
+  View<float, 2> out;
+  Activation activation = Activation::silu;
+  Phase phase = Phase::prefill;
+};
+
+void gated_dense(const DeviceGatedDense& args, CudaExec& exec);
+
 }  // namespace v0
 }  // namespace ashlar

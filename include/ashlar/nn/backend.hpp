@@ -25,6 +25,7 @@ struct Backend<CpuExec> {
   using Array = Tensor<T, Rank>;
   using Filters = Conv2dWeight;
   using Dense = ashlar::Dense;
+  using GatedDense = ashlar::GatedDense;
   using Conv2d = ashlar::Conv2dArgs;
   using RecurrentState = ashlar::RecurrentState;
   using LinearRecurrence = ashlar::LinearRecurrence;

@@ -30,6 +30,11 @@ class Linear {
   typename Backend<Exec>::Dense layer(View<const float, 2> x, View<float, 2> out, Phase phase) const {
     return {x, weight_, bias_.view(), out, phase};
   }
+  // For gated_dense(), with this layer as the gate of `up`.
+  typename Backend<Exec>::GatedDense gated(const Linear& up, View<const float, 2> x, View<float, 2> out,
+                                           Activation activation, Phase phase) const {
+    return {x, weight_, up.weight_, bias_.view(), up.bias_.view(), out, activation, phase};
+  }
 
  private:
   typename Backend<Exec>::Matrix weight_;

@@ -53,11 +53,9 @@ class GatedMlp {
   // x, out [T, hidden]
   void operator()(View<const float, 2> x, View<float, 2> out, Phase phase, Exec& exec) const {
     typename Exec::Scratch scratch(exec);
-    const auto gate = scratch.floats(x.shape[0], width_), up = scratch.floats(x.shape[0], width_);
-    const typename Backend<Exec>::Dense layers[] = {gate_.layer(x, gate, phase), up_.layer(x, up, phase)};
-    dense(layers, exec);
-    activate(Activate{gate, up, gate, activation_}, exec);
-    down_(gate, out, phase, exec);
+    const auto inner = scratch.floats(x.shape[0], width_);
+    gated_dense(gate_.gated(up_, x, inner, activation_, phase), exec);
+    down_(inner, out, phase, exec);
   }
 
  private:

@@ -44,6 +44,11 @@ struct DecayGateArgs {
   T min_step = 0;                                 // of softplus
   T max_step = std::numeric_limits<T>::infinity();  // of softplus
   View<T, 2> complement;  // [T, D], 1 - exp(out), a tied input gate; empty: not wanted
+  // The other gate of a delta rule, its strength: beta = beta_scale sigmoid(beta_logits); empty: not wanted.
+  // `beta` may be `beta_logits`.
+  View<const T, 2> beta_logits;  // [T, H]
+  View<T, 2> beta;               // [T, H]
+  T beta_scale = 1;
 };
 using DecayGate = DecayGateArgs<float>;
 

@@ -43,6 +43,10 @@ void decay_gate(const DecayGateArgs<T>& a) {
       }
       if (a.complement) a.complement(t, c) = -std::expm1(a.out(t, c));
     }
+  if (a.beta)
+    for (Index t = 0; t < a.beta.shape[0]; ++t)
+      for (Index h = 0; h < a.beta.shape[1]; ++h)
+        a.beta(t, h) = a.beta_scale / (1 + std::exp(-a.beta_logits(t, h)));
 }
 
 }  // namespace ref

@@ -29,14 +29,14 @@ struct ForwardCall {
   CUtensorMap q;
   ForwardMaps few[kFewMaps];
   ForwardSequence few_sequences[kFewMaps];
-  const ForwardMaps* maps;             // in device memory; null: few
-  const ForwardSequence* sequences;    // likewise
-  int heads, group;                    // group: query heads a key head
+  const ForwardMaps* maps;                  // in device memory; null: few
+  const ForwardSequence* sequences;         // likewise
+  int heads, group;                         // group: query heads a key head
   int row_tiles, unit_group, units, tiles;  // units: (sequence, head); unit_group of them run side by side
-  int left, right;                     // query i sees keys i - left to i + right; -1: no limit
+  int left, right;                          // query i sees keys i - left to i + right; -1: no limit
   int value_dim, f32_out;
-  float scale_log2;                    // of the products, or of the capped scores, times log2 e
-  float cap_scale;                     // scale / cap; 0: no cap
+  float scale_log2;  // of the products, or of the capped scores, times log2 e
+  float cap_scale;   // scale / cap; 0: no cap
   void* out;
   float* lse;
   const float* sinks;
@@ -141,7 +141,8 @@ __device__ __forceinline__ void forward_load_keys(const ForwardCall& c, unsigned
 }
 
 template <class S>
-__device__ __forceinline__ void forward_load_queries(const ForwardCall& c, unsigned char* q, ForwardBarriers<S>& b) {
+__device__ __forceinline__ void forward_load_queries(const ForwardCall& c, unsigned char* q,
+                                                     ForwardBarriers<S>& b) {
   std::uint32_t phase = 1;
   for (int turn = 0;; ++turn) {
     const int slot = turn & 1;
@@ -282,8 +283,8 @@ __device__ __forceinline__ void forward_store(const ForwardCall& c, const Forwar
 }
 
 template <class S>
-__device__ __forceinline__ void forward_products(const ForwardCall& c, unsigned char* q_tiles, unsigned char* k,
-                                                 unsigned char* v, ForwardBarriers<S>& b) {
+__device__ __forceinline__ void forward_products(const ForwardCall& c, unsigned char* q_tiles,
+                                                 unsigned char* k, unsigned char* v, ForwardBarriers<S>& b) {
   using Scores = Wgmma<S::kN, S::kBf16>;
   using Values = Wgmma<S::kDv, S::kBf16>;
   const int g = threadIdx.x / 128 - 1;
@@ -304,8 +305,8 @@ __device__ __forceinline__ void forward_products(const ForwardCall& c, unsigned 
     wgmma_fence();
 #pragma unroll
     for (int i = 0; i < S::kD / 16; ++i)
-      Scores::both(s, advance(q_at, i / 4 * 64 * 128 + i % 4 * 32), advance(at, i / 4 * S::kN * 128 + i % 4 * 32),
-                   i > 0);
+      Scores::both(s, advance(q_at, i / 4 * 64 * 128 + i % 4 * 32),
+                   advance(at, i / 4 * S::kN * 128 + i % 4 * 32), i > 0);
     wgmma_commit();
   };
   auto values = [&] {

@@ -23,7 +23,9 @@ constexpr std::int64_t kCacheBytes = std::int64_t{24} << 20;
 
 bool aligned(const void* p) { return reinterpret_cast<std::uintptr_t>(p) % 16 == 0; }
 // A stride that steps over n elements.
-bool aligned(std::int64_t stride, std::int64_t n) { return n <= 1 || (stride > 0 && stride % kAlignment == 0); }
+bool aligned(std::int64_t stride, std::int64_t n) {
+  return n <= 1 || (stride > 0 && stride % kAlignment == 0);
+}
 
 __global__ void set_zero(int* p) {
   wait_for_previous();
@@ -46,8 +48,8 @@ class Forward {
     c.row_tiles = (a_.most_queries + S::kM - 1) / S::kM, c.units = a_.count * a_.heads;
     c.tiles = c.units * c.row_tiles;
     const std::int64_t bytes = std::int64_t{2} * a_.most_keys * (a_.key_dim + a_.value_dim) / c.group;
-    c.unit_group =
-        static_cast<int>(std::clamp<std::int64_t>(kCacheBytes / std::max<std::int64_t>(bytes, 1), 1, c.units));
+    c.unit_group = static_cast<int>(
+        std::clamp<std::int64_t>(kCacheBytes / std::max<std::int64_t>(bytes, 1), 1, c.units));
     c.left = a_.mask.left, c.right = a_.mask.causal != 0 ? 0 : a_.mask.right;
     c.value_dim = a_.value_dim, c.f32_out = a_.out_type == DType::f32 ? 1 : 0;
     constexpr float kLog2e = 1.4426950408889634f;
@@ -66,8 +68,8 @@ class Forward {
   }
 
  private:
-  static void encode(CUtensorMap& map, const void* data, int rows, std::int64_t row, int heads, std::int64_t head,
-                     int columns, int box_rows) {
+  static void encode(CUtensorMap& map, const void* data, int rows, std::int64_t row, int heads,
+                     std::int64_t head, int columns, int box_rows) {
     if (!sm90::encode_tensor_map(map, S::kBf16, data, rows, row, heads, head, columns, box_rows))
       throw Error("CudaError", "softmax_attention: the driver took no tensor map");
   }
@@ -130,8 +132,10 @@ bool with_shape(const AttentionCall& a, F&& f) {
 bool attention_sm90_takes(const AttentionCall& a, const CudaExec& exec) {
   const bool types = (a.q_type == DType::bf16 || a.q_type == DType::f16) && a.kv_type == a.q_type &&
                      (a.out_type == a.q_type || a.out_type == DType::f32);
-  if (exec.capability() != 90 || !types || !a.mask.simple() || !a.plain_score() || !(a.scale > 0)) return false;
-  if (a.count == 0 || a.key_dim == 0 || a.key_dim % kAlignment != 0 || a.value_dim % kAlignment != 0) return false;
+  if (exec.capability() != 90 || !types || !a.mask.simple() || !a.plain_score() || !(a.scale > 0))
+    return false;
+  if (a.count == 0 || a.key_dim == 0 || a.key_dim % kAlignment != 0 || a.value_dim % kAlignment != 0)
+    return false;
   if (std::max(a.key_dim, a.value_dim) > 256) return false;
   // Of the kernel's counters.
   if (std::int64_t{a.count} * a.heads * (a.most_queries / 128 + 1) >= std::int64_t{1} << 30) return false;

@@ -49,9 +49,11 @@ struct Ring {
 };
 
 // Columns from x, of head y, rows from z of a tensor [rows, heads, columns] to shared memory.
-__device__ __forceinline__ void load_tile(void* to, const CUtensorMap* map, int x, int y, int z, Barrier* full) {
+__device__ __forceinline__ void load_tile(void* to, const CUtensorMap* map, int x, int y, int z,
+                                          Barrier* full) {
   asm volatile(
-      "cp.async.bulk.tensor.3d.shared::cluster.global.tile.mbarrier::complete_tx::bytes [%0], [%1, {%2, %3, %4}], "
+      "cp.async.bulk.tensor.3d.shared::cluster.global.tile.mbarrier::complete_tx::bytes [%0], [%1, {%2, %3, "
+      "%4}], "
       "[%5];" ::"r"(shared_address(to)),
       "l"(map), "r"(x), "r"(y), "r"(z), "r"(shared_address(full))
       : "memory");

@@ -28,8 +28,9 @@ inline bool encode_tensor_map(CUtensorMap& map, bool is_bf16, const void* data, 
   const auto size = [](std::int64_t n) { return static_cast<std::uint64_t>(n); };
   const std::uint64_t extents[] = {size(columns), size(heads), size(rows)};
   // The stride of an axis of one element is of no meaning, but must be one.
-  const std::uint64_t strides[] = {heads == 1 ? kBytes * size(columns + 7) / 16 * 16 : kBytes * size(head_stride),
-                                   rows == 1 ? kBytes * size(columns + 7) / 16 * 16 : kBytes * size(row_stride)};
+  const std::uint64_t strides[] = {
+      heads == 1 ? kBytes * size(columns + 7) / 16 * 16 : kBytes * size(head_stride),
+      rows == 1 ? kBytes * size(columns + 7) / 16 * 16 : kBytes * size(row_stride)};
   const std::uint32_t box[] = {64, 1, static_cast<std::uint32_t>(box_rows)}, steps[] = {1, 1, 1};
   return encode(&map, is_bf16 ? CU_TENSOR_MAP_DATA_TYPE_BFLOAT16 : CU_TENSOR_MAP_DATA_TYPE_FLOAT16, 3,
                 const_cast<void*>(data), extents, strides, box, steps, CU_TENSOR_MAP_INTERLEAVE_NONE,

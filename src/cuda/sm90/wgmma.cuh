@@ -1,8 +1,8 @@
 // SPDX-License-Identifier: Apache-2.0
 // Hopper's matrix products of a warpgroup (wgmma), D [64, N] += A [64, 16] B [16, N], summed in f32, of bf16
-// or f16 (PTX ISA, "Asynchronous warpgroup level matrix instructions"). Tiles in shared memory are rows of 128
-// bytes, 64 elements, as the copy engine writes them with its swizzle of 128 bytes; a wider tile is several
-// such, one behind another.
+// or f16 (PTX ISA, "Asynchronous warpgroup level matrix instructions"). Tiles in shared memory are rows of
+// 128 bytes, 64 elements, as the copy engine writes them with its swizzle of 128 bytes; a wider tile is
+// several such, one behind another.
 #pragma once
 #include <cuda_runtime.h>
 
@@ -53,9 +53,9 @@ __device__ __forceinline__ void pin(std::uint32_t (&r)[kCount]) {
 template <int kColumns, bool kBf16>
 struct Wgmma;
 
-#define ASHLAR_F8(i)                                                                                     \
-  "+f"(d[i]), "+f"(d[i + 1]), "+f"(d[i + 2]), "+f"(d[i + 3]), "+f"(d[i + 4]), "+f"(d[i + 5]), "+f"(d[i + 6]), \
-      "+f"(d[i + 7])
+#define ASHLAR_F8(i)                                                                          \
+  "+f"(d[i]), "+f"(d[i + 1]), "+f"(d[i + 2]), "+f"(d[i + 3]), "+f"(d[i + 4]), "+f"(d[i + 5]), \
+      "+f"(d[i + 6]), "+f"(d[i + 7])
 #define ASHLAR_R8 "%0, %1, %2, %3, %4, %5, %6, %7"
 #define ASHLAR_R16 ASHLAR_R8 ", %8, %9, %10, %11, %12, %13, %14, %15"
 #define ASHLAR_R24 ASHLAR_R16 ", %16, %17, %18, %19, %20, %21, %22, %23"
@@ -89,26 +89,28 @@ struct Wgmma;
 #define ASHLAR_F128 ASHLAR_F120, ASHLAR_F8(120)
 
 // both: A [64, 16] and B [N, 16] in shared memory. left: A in registers, B [16, N] in shared memory.
-#define ASHLAR_WGMMA_OF(N, K, TYPE, IS_BF16, O0, O1, O2, O3, O4)                                              \
-  template <>                                                                                                 \
-  struct Wgmma<N, IS_BF16> {                                                                                  \
-    static __device__ __forceinline__ void both(float (&d)[K], std::uint64_t a, std::uint64_t b,              \
-                                                int accumulate) {                                             \
-      asm volatile("{.reg .pred p;\nsetp.ne.b32 p, " O2 ", 0;\n"                                              \
-                   "wgmma.mma_async.sync.aligned.m64n" #N "k16.f32." TYPE "." TYPE " {" ASHLAR_R##K "}, " O0   \
-                   ", " O1 ", p, 1, 1, 0, 0;}\n"                                                              \
-                   : ASHLAR_F##K                                                                              \
-                   : "l"(a), "l"(b), "r"(accumulate));                                                        \
-    }                                                                                                         \
-    static __device__ __forceinline__ void left(float (&d)[K], const std::uint32_t* a, std::uint64_t b) {     \
-      asm volatile("{.reg .pred p;\nsetp.ne.b32 p, 1, 0;\n"                                                   \
-                   "wgmma.mma_async.sync.aligned.m64n" #N "k16.f32." TYPE "." TYPE " {" ASHLAR_R##K "}, {" O0  \
-                   ", " O1 ", " O2 ", " O3 "}, " O4 ", p, 1, 1, 1;}\n"                                        \
-                   : ASHLAR_F##K                                                                              \
-                   : "r"(a[0]), "r"(a[1]), "r"(a[2]), "r"(a[3]), "l"(b));                                     \
-    }                                                                                                         \
+#define ASHLAR_WGMMA_OF(N, K, TYPE, IS_BF16, O0, O1, O2, O3, O4)                                          \
+  template <>                                                                                             \
+  struct Wgmma<N, IS_BF16> {                                                                              \
+    static __device__ __forceinline__ void both(float (&d)[K], std::uint64_t a, std::uint64_t b,          \
+                                                int accumulate) {                                         \
+      asm volatile("{.reg .pred p;\nsetp.ne.b32 p, " O2                                                   \
+                   ", 0;\n"                                                                               \
+                   "wgmma.mma_async.sync.aligned.m64n" #N "k16.f32." TYPE "." TYPE " {" ASHLAR_R##K       \
+                   "}, " O0 ", " O1 ", p, 1, 1, 0, 0;}\n"                                                 \
+                   : ASHLAR_F##K                                                                          \
+                   : "l"(a), "l"(b), "r"(accumulate));                                                    \
+    }                                                                                                     \
+    static __device__ __forceinline__ void left(float (&d)[K], const std::uint32_t* a, std::uint64_t b) { \
+      asm volatile(                                                                                       \
+          "{.reg .pred p;\nsetp.ne.b32 p, 1, 0;\n"                                                        \
+          "wgmma.mma_async.sync.aligned.m64n" #N "k16.f32." TYPE "." TYPE " {" ASHLAR_R##K                \
+          "}, {" O0 ", " O1 ", " O2 ", " O3 "}, " O4 ", p, 1, 1, 1;}\n"                                   \
+          : ASHLAR_F##K                                                                                   \
+          : "r"(a[0]), "r"(a[1]), "r"(a[2]), "r"(a[3]), "l"(b));                                          \
+    }                                                                                                     \
   };
-#define ASHLAR_WGMMA(N, K, ...)                        \
+#define ASHLAR_WGMMA(N, K, ...)                    \
   ASHLAR_WGMMA_OF(N, K, "bf16", true, __VA_ARGS__) \
   ASHLAR_WGMMA_OF(N, K, "f16", false, __VA_ARGS__)
 

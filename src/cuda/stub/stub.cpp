@@ -73,6 +73,7 @@ void Cuda::write(const void*, View<bf16, 3>) { no_cuda("write"); }
 
 void dense(const DeviceDense&, CudaExec&) { no_cuda("dense"); }
 void dense(std::span<const DeviceDense>, CudaExec&) { no_cuda("dense"); }
+void gated_dense(const DeviceGatedDense&, CudaExec&) { no_cuda("gated_dense"); }
 void activate(const Activate&, CudaExec&) { no_cuda("activate"); }
 void decay_gate(const DecayGate&, CudaExec&) { no_cuda("decay_gate"); }
 void embedding(const Embedding&, CudaExec&) { no_cuda("embedding"); }

@@ -119,8 +119,9 @@ class GatedDeltaNet final : public Mixer<Exec> {
     const auto q = q_of(mixed).split(1, c_.key_dim), k = k_of(mixed).split(1, c_.key_dim);
     const auto qk = mixed.slice(1, 0, 2 * keys).split(1, c_.key_dim);
     l2_norm(L2Norm{qk, qk}, exec);
-    decay_gate(DecayGate{decay, w_.a_log.view(), w_.dt_bias.view(), decay}, exec);
-    activate(Activate{beta, {}, beta, Activation::sigmoid, c_.negative_eigenvalues ? 2.f : 1.f}, exec);
+    DecayGate gates{decay, w_.a_log.view(), w_.dt_bias.view(), decay};
+    gates.beta_logits = beta, gates.beta = beta, gates.beta_scale = c_.negative_eigenvalues ? 2.f : 1.f;
+    decay_gate(gates, exec);
 
     const auto heads = o.split(1, c_.value_dim);
     gated_delta_rule(typename Backend<Exec>::LinearRecurrence{q, k, v_of(mixed).split(1, c_.value_dim), decay,
