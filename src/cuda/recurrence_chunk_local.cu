@@ -208,6 +208,9 @@ __global__ void __launch_bounds__(kThreads, 2) chunk_local(const ChunkCall p) {
   const ChunkSequence sequence = p.sequences[low];
   const Index begin = sequence.begin + (chunk - sequence.first_chunk) * kChunk;
   const int rows = static_cast<int>(sequence.end - begin < kChunk ? sequence.end - begin : kChunk);
+  // Values are used last.
+  for (int c = 32 * lane; c < call.value_dim; c += 32 * kWarp)
+    for (int row = warp; row < rows; row += kWarps) prefetch(call.v.at(begin + row, h) + c);
   // Row i is of token first_token + (offset + i) / n.
   const int n = call.substeps;
   const Index first_token = begin / n;
