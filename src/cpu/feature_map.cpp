@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 #include "ashlar/ops/feature_map.hpp"
 
+#include "src/core/mixer_checks.hpp"
 #include "src/cpu/dispatch.hpp"
 #include "src/cpu/rows.hpp"
 
@@ -98,9 +99,7 @@ HWY_EXPORT(hedgehog_rows);
 
 void dpfp(const Dpfp& a, CpuExec& exec) {
   const auto [tokens, heads, dim] = a.x.shape;
-  if (a.nu < 1) refuse("dpfp", "nu is ", a.nu, ", expected 1 or more");
-  expect_shape("dpfp", "x", a.x, a.x.shape);
-  expect_shape("dpfp", "out", a.out, {tokens, heads, 2 * dim * a.nu});
+  check(a);
   trace(exec, "dpfp", "rows", to_string(a.x.shape));
   if (a.out.size() == 0) return;
   CpuScratch scratch(exec);
@@ -112,8 +111,7 @@ void dpfp(const Dpfp& a, CpuExec& exec) {
 
 void hedgehog(const Hedgehog& a, CpuExec& exec) {
   const auto [tokens, heads, dim] = a.x.shape;
-  expect_shape("hedgehog", "x", a.x, a.x.shape);
-  expect_shape("hedgehog", "out", a.out, {tokens, heads, 2 * dim});
+  check(a);
   trace(exec, "hedgehog", "rows", to_string(a.x.shape));
   if (a.out.size() == 0) return;
   parallel_rows(exec, tokens * heads, 2 * dim, [&](Index begin, Index end) {

@@ -3,6 +3,7 @@
 
 #include <atomic>
 
+#include "src/core/mixer_checks.hpp"
 #include "src/cpu/dispatch.hpp"
 #include "src/cpu/rows.hpp"
 
@@ -77,23 +78,11 @@ namespace {
 
 constexpr std::string_view kOp = "hgrn";
 
-void check(const GatedScan& a, CpuExec& exec) {
+void check_scan(const GatedScan& a, CpuExec& exec) {
+  check(a);
   const auto [tokens, dim] = a.x.shape;
-  expect_shape(kOp, "x", a.x, a.x.shape);
-  expect_shape(kOp, "g", a.g, a.x.shape);
-  expect_shape(kOp, "out", a.out, a.x.shape);
-  a.offsets.check(kOp, tokens);
-  if (!a.states.empty() && static_cast<Index>(a.states.size()) != a.offsets.count())
-    refuse(kOp, a.states.size(), " states were given, expected one for each of ", a.offsets.count(),
-           " sequences");
   for (std::size_t n = 0; n < a.states.size(); ++n) {
-    const RecurrentState* s = a.states[n];
-    if (s == nullptr) refuse(kOp, "states[", n, "] is null");
-    const std::array<Index, 3> shape{s->heads(), s->key_dim(), s->value_dim()}, want{1, 1, dim};
-    if (shape != want)
-      refuse(kOp, "states[", n, "] has shape ", to_string(shape), ", expected ", to_string(want));
-    if (s->dtype() != DType::f32) refuse(kOp, "states[", n, "] is ", name(s->dtype()), ", expected f32");
-    const RecurrentState::History& h = s->history();
+    const RecurrentState::History& h = a.states[n]->history();
     if (h.keep != 0 && h.count != 0 && !h.whole)
       refuse(kOp, "states[", n, "] keeps updates of linear_recurrence, expected none or a scan's");
     if (h.keep != 0 && h.substeps != 1)
@@ -118,7 +107,7 @@ void check(const GatedScan& a, CpuExec& exec) {
 }  // namespace
 
 void hgrn(const GatedScan& a, CpuExec& exec) {
-  check(a, exec);
+  check_scan(a, exec);
   const auto [tokens, dim] = a.x.shape;
   const Index sequences = a.offsets.count(), length = tokens, channels = dim;
   trace(exec, kOp, "scan", to_string(a.x.shape), " sequences=", sequences);

@@ -3,6 +3,7 @@
 
 #include <cmath>
 
+#include "src/core/mixer_checks.hpp"
 #include "src/cpu/dispatch.hpp"
 #include "src/cpu/rows.hpp"
 
@@ -95,10 +96,7 @@ HWY_EXPORT(rwkv7_output_rows);
 }  // namespace kernels
 
 void rwkv7_values(const Rwkv7Values& a, CpuExec& exec) {
-  expect_shape("rwkv7_values", "v", a.v, a.v.shape);
-  expect_shape("rwkv7_values", "first", a.first, a.v.shape);
-  expect_shape("rwkv7_values", "gate", a.gate, a.v.shape);
-  expect_shape("rwkv7_values", "out", a.out, a.v.shape);
+  check(a);
   trace(exec, "rwkv7_values", "rows", to_string(a.v.shape));
   parallel_rows(exec, a.v.shape[0], a.v.shape[1], [&](Index begin, Index end) {
     ASHLAR_DISPATCH(exec, rwkv7_values_rows)(a, begin, end);
@@ -107,13 +105,7 @@ void rwkv7_values(const Rwkv7Values& a, CpuExec& exec) {
 
 void rwkv7_keys(const Rwkv7Keys& a, CpuExec& exec) {
   const auto [tokens, heads, dim] = a.k.shape;
-  expect_shape("rwkv7_keys", "k", a.k, a.k.shape);
-  expect_shape("rwkv7_keys", "gate", a.gate, a.k.shape);
-  expect_shape("rwkv7_keys", "k_k", a.k_k, {heads, dim});
-  expect_shape("rwkv7_keys", "k_a", a.k_a, {heads, dim});
-  expect_shape("rwkv7_keys", "key", a.key, a.k.shape);
-  expect_shape("rwkv7_keys", "a", a.a, a.k.shape);
-  expect_shape("rwkv7_keys", "b", a.b, a.k.shape);
+  check(a);
   trace(exec, "rwkv7_keys", "rows", to_string(a.k.shape));
   parallel_rows(exec, tokens * heads, dim, [&](Index begin, Index end) {
     ASHLAR_DISPATCH(exec, rwkv7_keys_rows)(a, begin, end);
@@ -122,14 +114,7 @@ void rwkv7_keys(const Rwkv7Keys& a, CpuExec& exec) {
 
 void rwkv7_output(const Rwkv7Output& a, CpuExec& exec) {
   const auto [tokens, heads, dv] = a.x.shape;
-  const Index dim = a.r.shape[2];
-  expect_shape("rwkv7_output", "x", a.x, a.x.shape);
-  expect_shape("rwkv7_output", "r", a.r, {tokens, heads, dim});
-  expect_shape("rwkv7_output", "k", a.k, {tokens, heads, dim});
-  expect_shape("rwkv7_output", "r_k", a.r_k, {heads, dim});
-  expect_shape("rwkv7_output", "v", a.v, a.x.shape);
-  expect_shape("rwkv7_output", "gate", a.gate, a.x.shape);
-  expect_shape("rwkv7_output", "out", a.out, a.x.shape);
+  check(a);
   trace(exec, "rwkv7_output", "rows", to_string(a.x.shape));
   parallel_rows(exec, tokens * heads, dv, [&](Index begin, Index end) {
     ASHLAR_DISPATCH(exec, rwkv7_output_rows)(a, begin, end);

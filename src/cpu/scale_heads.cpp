@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 #include "ashlar/ops/scale_heads.hpp"
 
+#include "src/core/mixer_checks.hpp"
 #include "src/cpu/dispatch.hpp"
 #include "src/cpu/rows.hpp"
 
@@ -52,13 +53,7 @@ HWY_EXPORT(scale_heads_rows);
 
 void scale_heads(const ScaleHeads& a, CpuExec& exec) {
   const auto [tokens, heads, dim] = a.out.shape;
-  const Index x_heads = a.x.shape[1];
-  expect_shape("scale_heads", "out", a.out, a.out.shape);
-  if (x_heads == 0 ? heads != 0 : heads % x_heads != 0)
-    refuse("scale_heads", "x has ", x_heads, " heads, expected a divisor of out's ", heads);
-  expect_shape("scale_heads", "x", a.x, {tokens, x_heads, dim});
-  expect_shape("scale_heads", "scale", a.scale, {tokens, heads, a.scale.shape[2] == 1 ? 1 : dim});
-  if (a.add) expect_shape("scale_heads", "add", a.add, a.out.shape);
+  check(a);
   trace(exec, "scale_heads", "rows", to_string(a.out.shape));
   if (dim == 0) return;
   parallel_rows(exec, tokens * heads, dim, [&](Index begin, Index end) {

@@ -3,6 +3,7 @@
 
 #include <algorithm>
 
+#include "src/core/mixer_checks.hpp"
 #include "src/cpu/dispatch.hpp"
 #include "src/cpu/rows.hpp"
 
@@ -56,16 +57,8 @@ HWY_EXPORT(token_shift_tokens);
 
 void token_shift(const TokenShift& a, CpuExec& exec) {
   const auto [ways, tokens, channels] = a.out.shape;
-  expect_shape("token_shift", "x", a.x, {tokens, channels});
-  expect_shape("token_shift", "mu", a.mu, a.out.shape);
-  expect_shape("token_shift", "out", a.out, a.out.shape);
-  a.offsets.check("token_shift", tokens);
+  check(a);
   const Index sequences = a.offsets.count();
-  if (!a.states.empty() && static_cast<Index>(a.states.size()) != sequences)
-    refuse("token_shift", a.states.size(), " states were given, expected one for each of ", sequences,
-           " sequences");
-  for (std::size_t n = 0; n < a.states.size(); ++n)
-    if (a.states[n] == nullptr && channels > 0) refuse("token_shift", "states[", n, "] is null");
   trace(exec, "token_shift", "rows", to_string(a.out.shape));
   if (tokens == 0 || channels == 0) return;
   CpuScratch scratch(exec);

@@ -3,8 +3,8 @@
 
 #include <cstdio>
 #include <cstring>
+#include <map>
 #include <mutex>
-#include <set>
 
 #include "src/cuda/recording.hpp"
 #include "src/cuda/resources.hpp"
@@ -13,16 +13,19 @@ namespace ashlar {
 inline namespace v0 {
 namespace {
 
-// More than 48 KiB of dynamic shared memory has to be asked for, once a kernel and device.
+// More than 48 KiB of shared memory has to be asked for, the most that a kernel has had on a device; static
+// memory, which counts too, is little.
 void allow_shared(const void* kernel, std::size_t bytes, int device, const char* op) {
-  constexpr std::size_t kUsual = 48 << 10;
+  constexpr std::size_t kUsual = 40 << 10;
   if (bytes <= kUsual) return;
   static std::mutex mutex;
-  static std::set<std::tuple<const void*, int, std::size_t>> allowed;
+  static std::map<std::pair<const void*, int>, std::size_t> allowed;
   const std::lock_guard lock(mutex);
-  if (!allowed.emplace(kernel, device, bytes).second) return;
+  std::size_t& most = allowed[{kernel, device}];
+  if (bytes <= most) return;
   check_cuda(
       cudaFuncSetAttribute(kernel, cudaFuncAttributeMaxDynamicSharedMemorySize, static_cast<int>(bytes)), op);
+  most = bytes;
 }
 
 void after(CudaExec& exec, const char* op) {

@@ -12,7 +12,8 @@ inline namespace v0 {
 namespace cuda {
 namespace {
 
-constexpr int kColumns = 4;  // of the state that a warp holds
+constexpr int kColumns = 4;     // of the state that a warp holds
+constexpr int kMostGroups = 8;  // of them, one after the other
 
 // A lane's part of a vector over key channels: channels 4 lane + 128 i + {0, 1, 2, 3}.
 template <int kParts>
@@ -86,95 +87,42 @@ __device__ __forceinline__ float sum_columns(float (&v)[2 * kColumns]) {
   return v[0] + __shfl_xor_sync(~0u, v[0], 1);
 }
 
-// A warp a sequence, head and kColumns columns of the state, in registers.
-template <int kParts, bool kByFour>
-__global__ void __launch_bounds__(128)
-    recurrent_columns(const RecurrenceCall p, const RecurrenceSequences sequences) {
-  let_next_start();
-  const int warp = threadIdx.x / kWarp, lane = threadIdx.x % kWarp;
-  const int groups = (p.columns + kColumns - 1) / kColumns;
-  const int item = static_cast<int>(blockIdx.x) * (static_cast<int>(blockDim.x) / kWarp) + warp;
-  const int h = item / groups, first = item % groups * kColumns, dk = p.key_dim;
-  wait_for_previous();
-  if (item >= p.heads * groups) return;
-  const RecurrenceSequence sequence = sequences[blockIdx.y];
-  const Index begin = sequence.begin * p.substeps, end = sequence.end * p.substeps;
-  if (begin == end) return;
-  auto keys_at = [&](const RecurrenceInput& x, Index t) {
-    return load_keys<kParts, kByFour>(x.at(t, h), dk);
-  };
+// A row of k and what goes with it, all but its value.
+template <int kParts>
+struct Row {
+  Keys<kParts> k, decay, seen, read, low;  // seen, read: p and r; low: b
+  float qk, qb, beta;
+  bool delta, low_rank;
 
-  Keys<kParts> s[kColumns] = {};
-  float* state = nullptr;
-  if (sequence.state != nullptr) {
-    state = sequence.state + (static_cast<Index>(h) * p.columns + first) * dk;
-#pragma unroll
-    for (int j = 0; j < kColumns; ++j)
-      if (first + j < p.columns) s[j] = load_keys<kParts, kByFour>(state + static_cast<Index>(j) * dk, dk);
-  }
-  const bool delta = p.beta.data != nullptr, low_rank = p.a.data != nullptr, early = p.bonus.data != nullptr;
-  const bool decays = p.g.data != nullptr, decays_channels = p.gk.data != nullptr;
-  // Lane l has the value of column l / 4 % kColumns, in both halves of the warp.
-  const int column = first + lane / 4 % kColumns;
-  auto value_at = [&](Index row) {
-    return column < p.value_dim ? p.v.at(row, h)[column] : column < p.columns ? 1.0f : 0.0f;
-  };
-  // What a row reads is fetched while the one before it is worked on.
-  Keys<kParts> next_q = keys_at(p.q, sequence.begin), next_k = keys_at(p.k, begin);
-  float next_v = value_at(begin), next_beta = delta ? *p.beta.at(begin, h) : 0.0f;
-  float next_g = decays ? *p.g.at(sequence.begin, h) : 0.0f;
-  Index t = sequence.begin;
-  int step = 0;
-
-  for (Index row = begin; row < end; ++row) {
-    const Keys<kParts> q = next_q, k = next_k;
-    const float v = next_v, beta = next_beta;
-    const bool last = step + 1 == p.substeps;
-    Keys<kParts> decay;
-    if (decays_channels && step == 0) {
-      decay = keys_at(p.gk, t);
-#pragma unroll
-      for (int i = 0; i < 4 * kParts; ++i) decay.x[i] = expf(decay.x[i]);
-    } else {
-      const float all = decays && step == 0 ? expf(next_g) : 1.0f;
-#pragma unroll
-      for (int i = 0; i < 4 * kParts; ++i) decay.x[i] = all;
-    }
-    Keys<kParts> seen, low{};
+  // Derives the rest from q, k, decay, and reads a, b and the bonus.
+  template <class At>
+  __device__ __forceinline__ void prepare(const RecurrenceCall& p, const Keys<kParts>& q, Index row,
+                                          At&& keys_at) {
+    delta = p.beta.data != nullptr, low_rank = p.a.data != nullptr;
     if (low_rank)
-      seen = keys_at(p.a, row), low = keys_at(p.b, row);
+      seen = keys_at(p.a, row), low = keys_at(p.b, row), qb = sum_of_warp(dot(q, low));
     else
       seen = product(k, decay);
-    if (row + 1 < end) {
-      next_k = keys_at(p.k, row + 1), next_v = value_at(row + 1);
-      if (delta) next_beta = *p.beta.at(row + 1, h);
-      if (last) {
-        next_q = keys_at(p.q, t + 1);
-        if (decays) next_g = *p.g.at(t + 1, h);
-      }
-    }
-
-    const Keys<kParts> read = early ? q : product(q, decay);
+    const bool early = p.bonus.data != nullptr;
+    read = early ? q : product(q, decay);
+    qk = sum_of_warp(dot(early ? product(q, keys_at(p.bonus, 0)) : q, k));
+  }
+  // Takes the columns to their next state; lane l has the value v of column l / 4 % kColumns. Returns its
+  // output in the upper half of the warp.
+  __device__ __forceinline__ float apply(Keys<kParts> (&s)[kColumns], float v) const {
     float sums[2 * kColumns];
 #pragma unroll
     for (int j = 0; j < kColumns; ++j) sums[j] = dot(seen, s[j]), sums[kColumns + j] = dot(read, s[j]);
     const float sum = sum_columns(sums);
-    const float qk = sum_of_warp(dot(early ? product(q, keys_at(p.bonus, 0)) : q, k));
-    // Both halves of the warp have p S of their columns.
-    const float from_state = __shfl_sync(~0u, sum, lane % (kWarp / 2));
+    const float from_state = __shfl_sync(~0u, sum, threadIdx.x % (kWarp / 2));
     const float u = delta ? beta * (v - from_state) : v;
-    if (last) {
-      float o = fmaf(qk, u, sum);
-      if (low_rank) o = fmaf(sum_of_warp(dot(q, low)), from_state, o);
-      if (lane >= kWarp / 2 && lane % 4 == 0 && column < p.columns)
-        p.out[t * p.out_row + h * p.out_head + column] = p.scale * o;
-    }
 #pragma unroll
     for (int j = 0; j < kColumns; ++j) {
       const float mine = __shfl_sync(~0u, u, 4 * j);
 #pragma unroll
       for (int i = 0; i < 4 * kParts; ++i) s[j].x[i] = fmaf(k.x[i], mine, decay.x[i] * s[j].x[i]);
     }
+    float o = fmaf(qk, u, sum);
     if (low_rank) {
 #pragma unroll
       for (int j = 0; j < kColumns; ++j) {
@@ -182,14 +130,159 @@ __global__ void __launch_bounds__(128)
 #pragma unroll
         for (int i = 0; i < 4 * kParts; ++i) s[j].x[i] = fmaf(low.x[i], mine, s[j].x[i]);
       }
+      o = fmaf(qb, from_state, o);
     }
+    return o;
+  }
+};
+
+// What a warp works on: a sequence, a head, `groups` groups of kColumns columns.
+struct Item {
+  int h, first;
+  bool any;
+};
+__device__ __forceinline__ Item item_of(const RecurrenceCall& p, int groups) {
+  const int width = kColumns * groups, panels = (p.columns + width - 1) / width;
+  const int warp = static_cast<int>(blockIdx.x * blockDim.x + threadIdx.x) / kWarp;
+  return {warp / panels, warp % panels * width, warp < p.heads * panels};
+}
+
+template <int kParts, bool kByFour>
+__device__ __forceinline__ void load_columns(Keys<kParts> (&s)[kColumns], const float* state, int first,
+                                             const RecurrenceCall& p) {
+#pragma unroll
+  for (int j = 0; j < kColumns; ++j)
+    s[j] = state != nullptr && first + j < p.columns
+               ? load_keys<kParts, kByFour>(state + static_cast<Index>(first + j) * p.key_dim, p.key_dim)
+               : Keys<kParts>{};
+}
+template <int kParts, bool kByFour>
+__device__ __forceinline__ void store_columns(const Keys<kParts> (&s)[kColumns], float* state, int first,
+                                              const RecurrenceCall& p) {
+#pragma unroll
+  for (int j = 0; j < kColumns; ++j)
+    if (first + j < p.columns)
+      store_keys<kParts, kByFour>(state + static_cast<Index>(first + j) * p.key_dim, p.key_dim, s[j]);
+}
+
+__device__ __forceinline__ float value_at(const RecurrenceCall& p, Index row, int h, int first) {
+  const int column = first + static_cast<int>(threadIdx.x) % kWarp / 4 % kColumns;
+  return column < p.value_dim ? p.v.at(row, h)[column] : column < p.columns ? 1.0f : 0.0f;
+}
+__device__ __forceinline__ void write_out(const RecurrenceCall& p, Index t, int h, int first, float o) {
+  const int lane = threadIdx.x % kWarp, column = first + lane / 4 % kColumns;
+  if (lane >= kWarp / 2 && lane % 4 == 0 && column < p.columns)
+    p.out[t * p.out_row + h * p.out_head + column] = p.scale * o;
+}
+
+// One row of each sequence: a group of columns comes while the one before it is worked on.
+template <int kParts, bool kByFour>
+__global__ void __launch_bounds__(128, kParts == 1 ? 6 : 1)
+    recurrent_step(const RecurrenceCall p, const RecurrenceSequences sequences, const int groups) {
+  let_next_start();
+  const Item item = item_of(p, groups);
+  if (item.any && sequences.many == nullptr && sequences.few[blockIdx.y].state != nullptr) {
+    const float* columns = sequences.few[blockIdx.y].state +
+                           (static_cast<Index>(item.h) * p.columns + item.first) * p.key_dim;
+    const int all = min(kColumns, p.columns - item.first) * p.key_dim;
+    for (int i = 32 * static_cast<int>(threadIdx.x % kWarp); i < all; i += 32 * kWarp) prefetch(columns + i);
+  }
+  wait_for_previous();
+  if (!item.any) return;
+  const RecurrenceSequence sequence = sequences[blockIdx.y];
+  float* const state = sequence.state == nullptr
+                           ? nullptr
+                           : sequence.state + static_cast<Index>(item.h) * p.columns * p.key_dim;
+  const int last = min(item.first + kColumns * groups, p.columns);
+  Keys<kParts> next[kColumns];
+  load_columns<kParts, kByFour>(next, state, item.first, p);
+  const Index t = sequence.begin;
+  float next_v = value_at(p, t, item.h, item.first);
+  auto keys_at = [&](const RecurrenceInput& x, Index at) {
+    return load_keys<kParts, kByFour>(x.at(at, item.h), p.key_dim);
+  };
+  Row<kParts> row;
+  const Keys<kParts> q = keys_at(p.q, t);
+  row.k = keys_at(p.k, t);
+  row.beta = p.beta.data != nullptr ? *p.beta.at(t, item.h) : 0.0f;
+  if (p.gk.data != nullptr) {
+    row.decay = keys_at(p.gk, t);
+#pragma unroll
+    for (int i = 0; i < 4 * kParts; ++i) row.decay.x[i] = expf(row.decay.x[i]);
+  } else {
+    const float all = p.g.data != nullptr ? expf(*p.g.at(t, item.h)) : 1.0f;
+#pragma unroll
+    for (int i = 0; i < 4 * kParts; ++i) row.decay.x[i] = all;
+  }
+  row.prepare(p, q, t, keys_at);
+  for (int first = item.first; first < last; first += kColumns) {
+    Keys<kParts> s[kColumns];
+#pragma unroll
+    for (int j = 0; j < kColumns; ++j) s[j] = next[j];
+    const float v = next_v;
+    if (first + kColumns < last) {
+      load_columns<kParts, kByFour>(next, state, first + kColumns, p);
+      next_v = value_at(p, t, item.h, first + kColumns);
+    }
+    write_out(p, t, item.h, first, row.apply(s, v));
+    if (state != nullptr) store_columns<kParts, kByFour>(s, state, first, p);
+  }
+}
+
+// Rows of any number: a warp has its columns in registers to the end.
+template <int kParts, bool kByFour>
+__global__ void __launch_bounds__(128)
+    recurrent_rows(const RecurrenceCall p, const RecurrenceSequences sequences) {
+  let_next_start();
+  const Item item = item_of(p, 1);
+  wait_for_previous();
+  if (!item.any) return;
+  const int h = item.h;
+  const RecurrenceSequence sequence = sequences[blockIdx.y];
+  const Index end = sequence.end * p.substeps;
+  float* const state =
+      sequence.state == nullptr ? nullptr : sequence.state + static_cast<Index>(h) * p.columns * p.key_dim;
+  Keys<kParts> s[kColumns];
+  load_columns<kParts, kByFour>(s, state, item.first, p);
+  auto keys_at = [&](const RecurrenceInput& x, Index at) {
+    return load_keys<kParts, kByFour>(x.at(at, h), p.key_dim);
+  };
+  // What a row reads is fetched while the one before it is worked on.
+  Index t = sequence.begin, at = t * p.substeps;
+  Keys<kParts> next_q = keys_at(p.q, t), next_k = keys_at(p.k, at);
+  float next_v = value_at(p, at, h, item.first);
+  float next_beta = p.beta.data != nullptr ? *p.beta.at(at, h) : 0.0f;
+  float next_g = p.g.data != nullptr ? *p.g.at(t, h) : 0.0f;
+  for (int step = 0; at < end; ++at) {
+    Row<kParts> row;
+    const Keys<kParts> q = next_q;
+    row.k = next_k, row.beta = next_beta;
+    const float v = next_v;
+    const bool last = step + 1 == p.substeps;
+    if (p.gk.data != nullptr && step == 0) {
+      row.decay = keys_at(p.gk, t);
+#pragma unroll
+      for (int i = 0; i < 4 * kParts; ++i) row.decay.x[i] = expf(row.decay.x[i]);
+    } else {
+      const float all = p.g.data != nullptr && step == 0 ? expf(next_g) : 1.0f;
+#pragma unroll
+      for (int i = 0; i < 4 * kParts; ++i) row.decay.x[i] = all;
+    }
+    if (at + 1 < end) {
+      next_k = keys_at(p.k, at + 1), next_v = value_at(p, at + 1, h, item.first);
+      if (p.beta.data != nullptr) next_beta = *p.beta.at(at + 1, h);
+      if (last) {
+        next_q = keys_at(p.q, t + 1);
+        if (p.g.data != nullptr) next_g = *p.g.at(t + 1, h);
+      }
+    }
+    row.prepare(p, q, at, keys_at);
+    const float o = row.apply(s, v);
+    if (last) write_out(p, t, h, item.first, o);
     ++step;
     if (last) step = 0, ++t;
   }
-  if (state == nullptr) return;
-#pragma unroll
-  for (int j = 0; j < kColumns; ++j)
-    if (first + j < p.columns) store_keys<kParts, kByFour>(state + static_cast<Index>(j) * dk, dk, s[j]);
+  if (state != nullptr) store_columns<kParts, kByFour>(s, state, item.first, p);
 }
 
 }  // namespace
@@ -210,19 +303,25 @@ void recurrence_by_token(const RecurrenceCall& call, std::span<const RecurrenceS
   const Index count = static_cast<Index>(all.size());
   const auto sequences = argument_list<kFewRecurrences, RecurrenceSequence>(
       exec, op, count, scratch, [&](Index n) { return all[static_cast<std::size_t>(n)]; });
-  const Index items = Index{call.heads} * ((call.columns + kColumns - 1) / kColumns);
-  // Few tokens: many small blocks, to be on every multiprocessor.
+  bool one = call.substeps == 1;
+  for (const RecurrenceSequence& s : all) one = one && s.end - s.begin == 1;
+  const Index columns = call.columns, warps = (columns + kColumns - 1) / kColumns * call.heads * count;
+  // One token: more columns a warp, one group after the other, where there are enough to be everywhere.
+  int groups = 1;
+  while (one && groups < kMostGroups && warps / (2 * groups) >= 48 * exec.multiprocessors()) groups *= 2;
+  const Index items = call.heads * ((columns + kColumns * groups - 1) / (kColumns * groups));
   const unsigned threads = items * count < 8 * exec.multiprocessors() ? kWarp : 4 * kWarp;
   const LaunchShape shape{{blocks(items, threads / kWarp), static_cast<unsigned>(count)}, threads};
-  auto run = [&](auto by_four_kernel, auto any_kernel) {
-    launch(exec, op, fours ? by_four_kernel : any_kernel, shape, call, sequences);
+  auto run = [&](auto step, auto any_step, auto rows, auto any_rows) {
+    one ? launch(exec, op, fours ? step : any_step, shape, call, sequences, groups)
+        : launch(exec, op, fours ? rows : any_rows, shape, call, sequences);
   };
   if (call.key_dim <= 128)
-    run(recurrent_columns<1, true>, recurrent_columns<1, false>);
+    run(recurrent_step<1, true>, recurrent_step<1, false>, recurrent_rows<1, true>, recurrent_rows<1, false>);
   else if (call.key_dim <= 256)
-    run(recurrent_columns<2, true>, recurrent_columns<2, false>);
+    run(recurrent_step<2, true>, recurrent_step<2, false>, recurrent_rows<2, true>, recurrent_rows<2, false>);
   else
-    run(recurrent_columns<4, true>, recurrent_columns<4, false>);
+    run(recurrent_step<4, true>, recurrent_step<4, false>, recurrent_rows<4, true>, recurrent_rows<4, false>);
 }
 
 }  // namespace cuda

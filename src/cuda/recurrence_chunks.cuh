@@ -18,9 +18,8 @@ inline namespace v0 {
 namespace cuda {
 
 constexpr int kChunk = 64;  // rows
-constexpr int kPanel = 32;  // columns of the state that a block of chunk_pass has
 constexpr int kGap = 8;     // between rows in shared memory: 16 bytes, for ldmatrix
-constexpr int kSquareRow = kChunk + kGap, kPanelRow = kPanel + kGap;
+constexpr int kSquareRow = kChunk + kGap;
 
 struct ChunkSequence {
   Index begin, end;  // rows of k
@@ -35,17 +34,18 @@ struct ChunkCall {
   ArgumentList<ChunkSequence, kFewRecurrences> sequences;
   Index first = 0, last = 0;  // the chunks that are worked on
   int keys = 0, key_row = 0;  // channels, padded to 16, and elements from row to row
-  int panels = 0, count = 0;  // count: of sequences
+  int panel = 0, panels = 0;  // columns of the state that a block of chunk_pass has
+  int count = 0;              // of sequences
   bool by_four = false;
   // For each chunk and head, laid out as chunk_pass has them in shared memory: W (with the delta rule), Qe,
-  // Ke [64, key_row] and A [64, 72]; U0 [panels, 64, 40]; exp(G).
+  // Ke [64, key_row] and A [64, 72]; U0 [panels, 64, panel + 8]; exp(G).
   bf16 *squares = nullptr, *values = nullptr;
   float* decay = nullptr;
 
-  __host__ __device__ Index square_elements(bool delta) const {
-    return static_cast<Index>(kChunk) * ((delta ? 3 : 2) * key_row + kSquareRow);
+  __host__ __device__ int square_elements(bool delta) const {
+    return kChunk * ((delta ? 3 : 2) * key_row + kSquareRow);
   }
-  static constexpr Index kPanelElements = Index{kChunk} * kPanelRow;
+  __host__ __device__ int panel_elements() const { return kChunk * (panel + kGap); }
 };
 
 // Runs chunk_local over the chunks [first, last) of all heads.

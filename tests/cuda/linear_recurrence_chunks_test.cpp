@@ -21,6 +21,7 @@ struct Inputs {
   Sizes s;
   Index tokens, substeps;
   bool delta;
+  RecurrenceForm form = RecurrenceForm::chunk;
   Both<float, 3> q, k, v, out;
   Both<float, 2> g, beta;
   Both<float, 3> initial;
@@ -59,7 +60,7 @@ struct Inputs {
   DeviceLinearRecurrence args() {
     DeviceLinearRecurrence a{q.device(), k.device(), v.device(), g.device(), {}, out.device()};
     if (delta) a.beta = beta.device();
-    a.substeps = substeps, a.form = RecurrenceForm::chunk;
+    a.substeps = substeps, a.form = form;
     return a;
   }
   // The tokens [from, to) as one sequence.
@@ -160,24 +161,59 @@ TEST_F(CudaRecurrenceChunks, ExtremeGates) {
 TEST_F(CudaRecurrenceChunks, NothingBesideASequenceChangesIt) {
   CudaExec exec;
   Inputs in({4, 2, 96, 72}, 400, true);
-  DeviceRecurrentState alone = in.state();
-  in.part(70, 290, alone, exec);
-  exec.synchronize();
-  const auto want = in.results(alone, 70, 290);
-  for (const std::vector<Index>& starts :
-       {std::vector<Index>{0, 70, 290, 400}, std::vector<Index>{0, 1, 69, 70, 290, 291, 292, 400}}) {
-    std::vector<DeviceRecurrentState> states(starts.size() - 1, in.state());
-    std::vector<DeviceRecurrentState*> pointers;
-    std::size_t mine = 0;
-    for (std::size_t n = 0; n < states.size(); ++n) {
-      pointers.push_back(&states[n]);
-      if (starts[n] == 70) mine = n;
+  for (const RecurrenceForm form :
+       {RecurrenceForm::chunk, RecurrenceForm::recurrent, RecurrenceForm::automatic}) {
+    in.form = form;
+    DeviceRecurrentState alone = in.state();
+    in.part(70, 290, alone, exec);
+    exec.synchronize();
+    const auto want = in.results(alone, 70, 290);
+    for (const std::vector<Index>& starts :
+         {std::vector<Index>{0, 70, 290, 400}, std::vector<Index>{0, 1, 69, 70, 290, 291, 292, 400}}) {
+      std::vector<DeviceRecurrentState> states(starts.size() - 1, in.state());
+      std::vector<DeviceRecurrentState*> pointers;
+      std::size_t mine = 0;
+      for (std::size_t n = 0; n < states.size(); ++n) {
+        pointers.push_back(&states[n]);
+        if (starts[n] == 70) mine = n;
+      }
+      DeviceLinearRecurrence a = in.args();
+      a.offsets = starts, a.states = pointers;
+      linear_recurrence(a, exec);
+      exec.synchronize();
+      EXPECT_TRUE(same_bits(in.results(states[mine], 70, 290), want));
     }
+  }
+}
+
+// One token of each of many sequences, of one, and beside longer ones.
+TEST_F(CudaRecurrenceChunks, StepsAreTheSameInEveryBatch) {
+  CudaExec exec;
+  constexpr Index kTokens = 300;
+  for (const Sizes& s : {Sizes{8, 4, 64, 130}, Sizes{8, 8, 130, 64}}) {
+    Inputs in(s, kTokens, true);
+    in.form = RecurrenceForm::automatic;
+    std::vector<Index> starts;
+    for (Index n = 0; n <= kTokens; ++n) starts.push_back(n);
+    std::vector<DeviceRecurrentState> states(kTokens, in.state());
+    std::vector<DeviceRecurrentState*> pointers;
+    for (auto& x : states) pointers.push_back(&x);
     DeviceLinearRecurrence a = in.args();
     a.offsets = starts, a.states = pointers;
     linear_recurrence(a, exec);
     exec.synchronize();
-    EXPECT_TRUE(same_bits(in.results(states[mine], 70, 290), want));
+    const auto want = in.results(states[7], 7, 8);
+    DeviceRecurrentState alone = in.state();
+    in.part(7, 8, alone, exec);
+    exec.synchronize();
+    EXPECT_TRUE(same_bits(in.results(alone, 7, 8), want));
+    const std::vector<Index> mixed{0, 7, 8, kTokens};
+    std::vector<DeviceRecurrentState> three(3, in.state());
+    DeviceRecurrentState* const of_three[] = {&three[0], &three[1], &three[2]};
+    a.offsets = mixed, a.states = of_three;
+    linear_recurrence(a, exec);
+    exec.synchronize();
+    EXPECT_TRUE(same_bits(in.results(three[1], 7, 8), want));
   }
 }
 

@@ -2,6 +2,7 @@
 #pragma once
 #include "ashlar/cuda/cuda_exec.hpp"
 #include "ashlar/cuda/device_tensor.hpp"
+#include "ashlar/ops/gated_scan.hpp"
 #include "ashlar/ops/linear_recurrence.hpp"
 
 namespace ashlar {
@@ -41,6 +42,7 @@ class DeviceRecurrentState {
 };
 
 using DeviceLinearRecurrence = LinearRecurrenceArgs<float, DeviceRecurrentState>;
+using DeviceGatedScan = GatedScanArgs<float, DeviceRecurrentState>;
 
 }  // namespace v0
 }  // namespace ashlar

@@ -8,14 +8,18 @@
 #include "ashlar/ops/activation.hpp"
 #include "ashlar/ops/decay_gate.hpp"
 #include "ashlar/ops/embedding.hpp"
+#include "ashlar/ops/feature_map.hpp"
 #include "ashlar/ops/linear_mixers.hpp"
 #include "ashlar/ops/moe.hpp"
 #include "ashlar/ops/norm.hpp"
 #include "ashlar/ops/residual_add.hpp"
 #include "ashlar/ops/rope.hpp"
+#include "ashlar/ops/rwkv7_gates.hpp"
 #include "ashlar/ops/sampling.hpp"
+#include "ashlar/ops/scale_heads.hpp"
 #include "ashlar/ops/short_conv.hpp"
 #include "ashlar/ops/softmax_attention.hpp"
+#include "ashlar/ops/token_shift.hpp"
 
 namespace ashlar {
 inline namespace v0 {
@@ -30,6 +34,16 @@ void sum_norm(const SumNorm& args, CudaExec& exec);
 void residual_add(const ResidualAdd& args, CudaExec& exec);
 void rope(const Rope& args, CudaExec& exec);
 void short_conv(const ShortConv& args, CudaExec& exec);
+
+// Around recurrences.
+void dpfp(const Dpfp& args, CudaExec& exec);
+void hedgehog(const Hedgehog& args, CudaExec& exec);
+void hgrn(const DeviceGatedScan& args, CudaExec& exec);  // log decays are not looked at
+void rwkv7_keys(const Rwkv7Keys& args, CudaExec& exec);
+void rwkv7_output(const Rwkv7Output& args, CudaExec& exec);
+void rwkv7_values(const Rwkv7Values& args, CudaExec& exec);
+void scale_heads(const ScaleHeads& args, CudaExec& exec);
+void token_shift(const TokenShift& args, CudaExec& exec);
 
 // moe_route writes its experts, and moe_group its lists, in host memory: a step with them waits for the
 // device.
@@ -47,6 +61,11 @@ void softmax_attention(const SoftmaxAttentionArgs<float, bf16, bf16, bf16>& args
 void softmax_attention(const SoftmaxAttentionArgs<float, f16, f16, f16>& args, CudaExec& exec);
 void merge_attention(const MergeAttention& args, CudaExec& exec);
 
+// Log decays are not looked at: none may be positive or NaN. Refused beside what the CPU refuses: requests,
+// more than 512 key channels. In Precision::fast, sequences of 16 tokens and more with at most one decay a
+// head, the delta rule or no transition and up to 256 key channels go in chunks of 64 rows, whose products
+// round to bf16, unless the form is recurrent; everything else goes token by token in f32. How a sequence is
+// worked through depends on itself alone.
 void linear_recurrence(const DeviceLinearRecurrence& args, CudaExec& exec);
 // Its members by their names, see ops/linear_mixers.hpp.
 inline void linear_attention(const DeviceLinearRecurrence& args, CudaExec& exec) {

@@ -15,14 +15,13 @@ inline namespace v0 {
 // that is positive or NaN (which, and where), bad offsets, states of another shape, number or type than f32,
 // states that keep updates of linear_recurrence or of several substeps. `out` may be `x`. Backward
 // needs g and out.
-template <class T>
+template <class T, class State = RecurrentState>
 struct GatedScanArgs {
   View<const T, 2> x;  // [T, D]
   View<const T, 2> g;  // [T, D], log decay <= 0, -inf allowed
   View<T, 2> out;      // [T, D]
   Offsets offsets;
-  std::span<RecurrentState* const>
-      states;  // one a sequence, read and updated; empty: start from zero, keep nothing
+  std::span<State* const> states;  // one a sequence, read and updated; empty: start from zero, keep nothing
 };
 using GatedScan = GatedScanArgs<float>;
 

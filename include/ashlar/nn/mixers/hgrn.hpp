@@ -57,7 +57,8 @@ class Hgrn final : public Mixer<Exec> {
     formula.complement = share;
     decay_gate(formula, exec);
     activate(Activate{h, share, h, Activation::silu}, exec);
-    hgrn(GatedScan{h, decay, h, batch.offsets, states}, exec);
+    hgrn(GatedScanArgs<float, typename Backend<Exec>::RecurrentState>{h, decay, h, batch.offsets, states},
+         exec);
     output_(x, h, out, batch.phase, exec);
   }
 
