@@ -123,14 +123,17 @@ TEST_F(CudaAttentionDecode, Shapes) {
       expect_close<bf16, bf16>(s, Layout::heads, AttentionPattern::causal_window(), options);
       expect_close<f16, f16>(s, Layout::tokens, AttentionPattern::causal_window(), options);
       expect_close<bf16, float>(s, Layout::tokens, AttentionPattern::causal_window(), options);
+      expect_close<float, float>(s, Layout::heads, AttentionPattern::causal_window(), options);
     }
 }
 
 TEST_F(CudaAttentionDecode, Layouts) {
   for (Layout layout : {Layout::tokens, Layout::heads, Layout::ring, Layout::paged})
     for (const AttentionPattern& pattern :
-         {AttentionPattern::causal_window(), AttentionPattern::causal_window(300), AttentionPattern{}})
+         {AttentionPattern::causal_window(), AttentionPattern::causal_window(300), AttentionPattern{}}) {
       expect_close<bf16, bf16>({8, 2, 128, 128}, layout, pattern, false);
+      expect_close<float, float>({8, 2, 128, 128}, layout, pattern, false);
+    }
 }
 
 // A sequence's bits are the same alone, with few and with many others, of one part or of several.
