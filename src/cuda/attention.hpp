@@ -104,7 +104,7 @@ struct AttentionCall {
 // Hopper's kernel (wgmma, TMA): 16-bit queries, keys and values. Whether it takes a call; and queues it.
 bool attention_sm90_takes(const AttentionCall& call, const CudaExec& exec);
 void attention_sm90(const AttentionCall& call, CudaExec& exec);
-// Few queries and many keys of 16 bits, cut into parts.
+// Few queries and many keys, cut into parts; products of 16 bits (f32 rounded to bf16).
 bool attention_decode_takes(const AttentionCall& call);
 void attention_decode(const AttentionCall& call, CudaExec& exec);
 // Tiles of tensor cores: 16-bit queries, keys and values with all options.
