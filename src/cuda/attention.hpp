@@ -43,6 +43,10 @@ struct AttentionMask {
     if (strided == 0) return near;
     return (i - j) % strided == 0 || (local && near);
   }
+  // The same of a simple() one.
+  __host__ __device__ bool visible_simple(int i, int j) const {
+    return (causal == 0 || j <= i) && (left < 0 || j >= i - left) && (right < 0 || j <= i + right);
+  }
   // Causal or not, with a window at most.
   __host__ __device__ bool simple() const {
     return causal_block == 0 && prefix == 0 && chunk == 0 && dilation == 1 && strided == 0;

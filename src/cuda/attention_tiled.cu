@@ -35,9 +35,9 @@ __device__ __forceinline__ void fetch(T* to, const T* from, int dim, Row&& row) 
   }
 }
 
-// A score to the base 2, or -inf.
-__device__ __forceinline__ float score(const AttentionCall& c, float product, int n, int h, int query, int i,
-                                       int j) {
+// A score to the base 2, or -inf. Not inlined: what most tiles do without needs no registers there.
+__device__ __noinline__ float score(const AttentionCall& c, float product, int n, int h, int query, int i,
+                                    int j) {
   if (!c.mask.visible(i, j)) return -INFINITY;
   float s = c.scale * product;
   if (c.soft_cap != 0) s = c.soft_cap * tanhf(s / c.soft_cap);
@@ -64,7 +64,7 @@ __device__ __forceinline__ void store_pair(const AttentionCall& c, std::int64_t 
 }
 
 template <class T, int kDim, int kKeys>
-__global__ void __launch_bounds__(kThreads) tiled(const AttentionCall c) {
+__global__ void __launch_bounds__(kThreads) tiled(const __grid_constant__ AttentionCall c) {
   using L = Layout<kDim, kKeys>;
   extern __shared__ __align__(16) unsigned char memory[];
   T* const q_tile = reinterpret_cast<T*>(memory);
@@ -100,10 +100,14 @@ __global__ void __launch_bounds__(kThreads) tiled(const AttentionCall c) {
   fetch_keys(0);
   wait_for_copies<0>();
   __syncthreads();
-  unsigned q[kDim / 16][4];
+  constexpr bool kHeld = kDim <= 128;  // queries in registers, or read again for each tile
+  unsigned q[kHeld ? kDim / 16 : 1][4];
+  auto load_queries = [&](unsigned(&to)[4], int i) {
+    load_matrices(to, q_tile + (warp * kRows + lane % 16) * L::kStride + 16 * i + lane / 16 * 8);
+  };
+  if constexpr (kHeld)
 #pragma unroll
-  for (int i = 0; i < kDim / 16; ++i)
-    load_matrices(q[i], q_tile + (warp * kRows + lane % 16) * L::kStride + 16 * i + lane / 16 * 8);
+    for (int i = 0; i < kDim / 16; ++i) load_queries(q[i], i);
 
   const int query[2] = {first + warp * kRows + r0, first + warp * kRows + r0 + 8};
   const int lowest = place + first + warp * kRows,
@@ -120,14 +124,16 @@ __global__ void __launch_bounds__(kThreads) tiled(const AttentionCall c) {
     const int from = low + tile * kKeys;
     float p[kKeys / 8][4] = {};
 #pragma unroll
-    for (int i = 0; i < kDim / 16; ++i)
+    for (int i = 0; i < kDim / 16; ++i) {
+      if constexpr (!kHeld) load_queries(q[0], i);
 #pragma unroll
       for (int n = 0; n < kKeys / 16; ++n) {
         unsigned b[4];
         load_matrices(b, k + (16 * n + lane % 8 + lane / 16 * 8) * L::kStride + 16 * i + lane / 8 % 2 * 8);
-        multiply<T>(p[2 * n], q[i], b[0], b[1]);
-        multiply<T>(p[2 * n + 1], q[i], b[2], b[3]);
+        multiply<T>(p[2 * n], q[kHeld ? i : 0], b[0], b[1]);
+        multiply<T>(p[2 * n + 1], q[kHeld ? i : 0], b[2], b[3]);
       }
+    }
     const bool all = !special && from + kKeys <= high && (c.mask.causal == 0 || from + kKeys - 1 <= lowest) &&
                      (c.mask.left < 0 || from >= highest - c.mask.left) &&
                      (c.mask.right < 0 || from + kKeys - 1 <= lowest + c.mask.right);
@@ -138,10 +144,12 @@ __global__ void __launch_bounds__(kThreads) tiled(const AttentionCall c) {
       for (int e = 0; e < 4; ++e) {
         const int j = from + 8 * n + e0 + e % 2, row = e / 2;
         float x = p[n][e] * (c.scale * kLog2e);
-        if (!all)
+        if (special)
           x = j < high && query[row] < s.queries
                   ? score(c, p[n][e], blockIdx.z, h, query[row], place + query[row], j)
                   : -INFINITY;
+        else if (!all && (j >= high || !c.mask.visible_simple(place + query[row], j)))
+          x = -INFINITY;
         p[n][e] = x, top[row] = fmaxf(top[row], x);
       }
 #pragma unroll

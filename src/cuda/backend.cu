@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 #include "ashlar/cuda/backend.hpp"
 
+#include "src/cuda/resources.hpp"
 #include "src/cuda/rows.cuh"
 
 namespace ashlar {
@@ -91,6 +92,18 @@ void move(View<const T, 2> from, View<T, 2> to) {
 
 }  // namespace
 }  // namespace cuda
+
+Backend<CudaExec>::ResidualTarget::ResidualTarget(View<float, 2> y, View<float, 2> h, CudaExec& exec)
+    : y_(y), h_(h), exec_(&exec), outer_(exec.resources().residual) {
+  exec.resources().residual = this;
+}
+Backend<CudaExec>::ResidualTarget::~ResidualTarget() { exec_->resources().residual = outer_; }
+
+View<float, 2> Backend<CudaExec>::ResidualTarget::take(View<float, 2> y) {
+  if (reached_ || y.data != y_.data || y.shape != y_.shape || y.strides != y_.strides) return {};
+  reached_ = true;
+  return h_;
+}
 
 DeviceWeight Backend<CudaExec>::matrix(const Parameter& p, Index rows, Index columns, bool, CudaExec&) {
   auto on_device = [&]<class T>(View<const T, 2> host) {

@@ -27,6 +27,7 @@ void check(const DeviceDense& a) {
   expect_shape(kOp, "x", a.x, {a.x.shape[0], columns});
   expect_shape(kOp, "out", a.out, {a.x.shape[0], rows});
   if (a.bias) expect_shape(kOp, "bias", a.bias, {rows});
+  if (a.residual) expect_shape(kOp, "residual", a.residual, a.out.shape);
 }
 
 bool is_bf16(const DeviceDense& a) { return a.weight.values().dtype == DType::bf16; }
@@ -95,7 +96,10 @@ void dense(std::span<const DeviceDense> layers, CudaExec& exec) {
                   .slice(2, 0, columns);
       cuda::split_to_bf16(first.x, parts, exec);
     }
-    for (const DeviceDense& a : group) prefill(a, parts, exec);
+    for (const DeviceDense& a : group) {
+      prefill(a, parts, exec);
+      if (a.residual) residual_add(ResidualAdd{a.out, a.residual}, exec);
+    }
   }
 }
 
@@ -117,7 +121,16 @@ void gated_dense(const DeviceGatedDense& a, CudaExec& exec) {
   activate(Activate{a.out, products, a.out, a.activation}, exec);
 }
 
-void dense(const DeviceDense& args, CudaExec& exec) { dense(std::span(&args, 1), exec); }
+void dense(const DeviceDense& args, CudaExec& exec) {
+  DeviceDense layer = args;
+  auto* const target = exec.resources().residual;
+  const bool few = layer.phase == Phase::decode && layer.x.shape[0] <= cuda::kMostMatvecRows;
+  if (layer.last && target != nullptr && few && !layer.residual) {
+    check(layer);
+    layer.residual = target->take(layer.out);
+  }
+  dense(std::span(&layer, 1), exec);
+}
 
 }  // namespace v0
 }  // namespace ashlar

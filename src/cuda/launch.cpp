@@ -43,8 +43,7 @@ void issue_kernel(CudaExec& exec, const char* op, const void* kernel, const Laun
   cudaLaunchConfig_t config{};
   config.gridDim = shape.grid, config.blockDim = shape.block, config.dynamicSmemBytes = shape.shared;
   config.stream = exec.stream(), config.attrs = attributes;
-  static const bool no_pdl = getenv("NOPDL") != nullptr;
-  if (!no_pdl && shape.overlaps && exec.capability() >= 90) {
+  if (shape.overlaps && exec.capability() >= 90) {
     auto& a = attributes[config.numAttrs++];
     a.id = cudaLaunchAttributeProgrammaticStreamSerialization;
     a.val.programmaticStreamSerializationAllowed = 1;

@@ -147,6 +147,7 @@ __global__ void __launch_bounds__(kThreads, kBlocks) matvec_units(const MatvecLa
         if constexpr (kGated)
           y = activation_of(a.activation, y) * total(a.up_bias, U::kFeatures * kTokens + threadIdx.x);
         a.out[m * a.out_stride + r] = y;
+        if (a.residual != nullptr) a.residual[m * a.residual_stride + r] += y;
       }
     }
   }
@@ -165,7 +166,10 @@ __global__ void __launch_bounds__(kThreads) matvec_any(const MatvecLayer a, int 
     for (int k = lane; k < a.inputs; k += kWarp)
       sum = fmaf(load<1>(w + k).x[0], a.x[m * a.x_stride + k], sum);
     sum = sum_of_warp(sum);
-    if (lane == 0) a.out[m * a.out_stride + r] = sum + (a.bias != nullptr ? a.bias[r] : 0.0f);
+    if (lane != 0) continue;
+    sum += a.bias != nullptr ? a.bias[r] : 0.0f;
+    a.out[m * a.out_stride + r] = sum;
+    if (a.residual != nullptr) a.residual[m * a.residual_stride + r] += sum;
   }
 }
 
@@ -174,6 +178,7 @@ MatvecLayer layer_of(const DeviceDense& d) {
   MatvecLayer layer{w.data,       d.bias.data,    d.x.data,        d.out.data,
                     w.strides[0], d.x.strides[0], d.out.strides[0]};
   layer.features = static_cast<int>(w.shape[0]), layer.inputs = static_cast<int>(w.shape[1]);
+  layer.residual = d.residual.data, layer.residual_stride = d.residual.strides[0];
   return layer;
 }
 
@@ -205,17 +210,9 @@ void launch_layers(MatvecLayers& all, int tokens, CudaExec& exec) {
   if (all.count == 0) return;
   if (std::is_same_v<T, bf16> && exec.precision() == Precision::fast && tokens >= kFewestMmaRows)
     matvec_mma(all, tokens, exec);
-  else if (tokens == 1) {
-    static const int variant = getenv("MV") ? atoi(getenv("MV")) : 0;
-    switch (variant) {
-      case 0: launch_units(all, tokens, 4, 4, matvec_units<T, 1, 4, 1, 4, false>, exec); break;
-      case 1: launch_units(all, tokens, 4, 5, matvec_units<T, 1, 4, 1, 5, false>, exec); break;
-      case 2: launch_units(all, tokens, 4, 6, matvec_units<T, 1, 4, 1, 6, false>, exec); break;
-      case 3: launch_units(all, tokens, 2, 6, matvec_units<T, 1, 2, 2, 6, false>, exec); break;
-      case 4: launch_units(all, tokens, 2, 8, matvec_units<T, 1, 2, 1, 8, false>, exec); break;
-      case 5: launch_units(all, tokens, 8, 3, matvec_units<T, 1, 8, 1, 3, false>, exec); break;
-    }
-  } else if (tokens == 2)
+  else if (tokens == 1)
+    launch_units(all, tokens, 4, 4, matvec_units<T, 1, 4, 1, 4, false>, exec);
+  else if (tokens == 2)
     launch_units(all, tokens, 4, 2, matvec_units<T, 2, 4, 2, 2, false>, exec);
   else if (tokens <= 4)
     launch_units(all, tokens, 4, 2, matvec_units<T, 4, 4, 1, 2, false>, exec);
@@ -291,7 +288,13 @@ void matvec(std::span<const DeviceDense> layers, CudaExec& exec) {
   for (Index t = 0; t < tokens; t += kRows) {
     const Index end = std::min(tokens, t + kRows);
     for (const DeviceDense& a : layers) {
-      const DeviceDense part{a.x.slice(0, t, end), a.weight, a.bias, a.out.slice(0, t, end), a.phase};
+      const DeviceDense part{a.x.slice(0, t, end),
+                             a.weight,
+                             a.bias,
+                             a.out.slice(0, t, end),
+                             a.phase,
+                             false,
+                             a.residual ? a.residual.slice(0, t, end) : a.residual};
       is_bf16 ? run<bf16>(std::span(&part, 1), exec) : run<float>(std::span(&part, 1), exec);
     }
   }

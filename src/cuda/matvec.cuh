@@ -21,6 +21,8 @@ struct MatvecLayer {
   const void* up;
   const float* up_bias;
   Activation activation;
+  float* residual;  // += out; null: none
+  Index residual_stride;
 };
 // A unit is a few neighbouring features of one layer, what a block makes at a time.
 struct MatvecLayers {

@@ -114,6 +114,7 @@ __global__ void __launch_bounds__(kThreads, 2) matvec_tiles(const MatvecLayers l
 #pragma unroll
       for (int w = 0; w < kWarps; ++w) total += partial[parity][w][n][j];
       a.out[m * a.out_stride + r] = total;
+      if (a.residual != nullptr) a.residual[m * a.residual_stride + r] += total;
     }
   }
 }

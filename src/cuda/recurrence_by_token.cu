@@ -182,8 +182,8 @@ __global__ void __launch_bounds__(128, kParts == 1 ? 6 : 1)
   let_next_start();
   const Item item = item_of(p, groups);
   if (item.any && sequences.many == nullptr && sequences.few[blockIdx.y].state != nullptr) {
-    const float* columns = sequences.few[blockIdx.y].state +
-                           (static_cast<Index>(item.h) * p.columns + item.first) * p.key_dim;
+    const float* columns =
+        sequences.few[blockIdx.y].state + (static_cast<Index>(item.h) * p.columns + item.first) * p.key_dim;
     const int all = min(kColumns, p.columns - item.first) * p.key_dim;
     for (int i = 32 * static_cast<int>(threadIdx.x % kWarp); i < all; i += 32 * kWarp) prefetch(columns + i);
   }

@@ -6,7 +6,7 @@
 
 #include <utility>
 
-#include "ashlar/cuda/cuda_exec.hpp"
+#include "ashlar/cuda/backend.hpp"
 #include "src/core/scratch_stack.hpp"
 #include "src/cuda/dense.hpp"
 
@@ -61,7 +61,8 @@ struct CudaResources {
   ScratchStack<HostBlock> host_scratch;
   UploadRing uploads;
   cuda::MatmulPlans matmul_plans;
-  Recording* recording = nullptr;  // of the graph that runs, if one does
+  Backend<CudaExec>::ResidualTarget* residual = nullptr;  // the innermost that there is
+  Recording* recording = nullptr;                         // of the graph that runs, if one does
 
   ~CudaResources();
 };

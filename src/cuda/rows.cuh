@@ -57,9 +57,7 @@ __device__ __forceinline__ Floats<N> load(const f16* p) {
 }
 
 // Towards the second cache; needs no wait_for_previous().
-__device__ __forceinline__ void prefetch(const void* p) {
-  asm volatile("prefetch.global.L2 [%0];" ::"l"(p));
-}
+__device__ __forceinline__ void prefetch(const void* p) { asm volatile("prefetch.global.L2 [%0];" ::"l"(p)); }
 
 __device__ __forceinline__ float sum_of_warp(float x) {
   for (int d = kWarp / 2; d > 0; d /= 2) x += __shfl_xor_sync(~0u, x, d);

@@ -22,6 +22,24 @@ struct Backend<CudaExec> {
   using LinearRecurrence = LinearRecurrenceArgs<float, DeviceRecurrentState>;
   using HostScratch = CudaHostScratch;
 
+  // Of a few rows in decode.
+  class ResidualTarget {
+   public:
+    ResidualTarget(View<float, 2> y, View<float, 2> h, CudaExec& exec);
+    ~ResidualTarget();
+    ResidualTarget(const ResidualTarget&) = delete;
+    ResidualTarget& operator=(const ResidualTarget&) = delete;
+    bool reached() const { return reached_; }
+    // Of the layer that writes y.
+    View<float, 2> take(View<float, 2> y);
+
+   private:
+    View<float, 2> y_, h_;
+    CudaExec* exec_;
+    ResidualTarget* outer_;
+    bool reached_ = false;
+  };
+
   // A copy of a weight on the device, f32 or bf16 as the checkpoint has it; f16 and f64 become f32.
   static Matrix matrix(const Parameter& p, Index rows, Index columns, bool pack, CudaExec& exec);
   static Vector vector(Tensor<float, 1> values, CudaExec& exec);

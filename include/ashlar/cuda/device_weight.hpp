@@ -35,6 +35,8 @@ struct DeviceDense {
   View<const float, 1> bias;   // [N]; empty: none
   View<float, 2> out;          // [M, N]
   Phase phase = Phase::prefill;
+  bool last = false;          // see Dense
+  View<float, 2> residual{};  // [M, N], += out; empty: none
 };
 
 void dense(const DeviceDense& args, CudaExec& exec);

@@ -32,6 +32,13 @@ struct Backend<CpuExec> {
   // Memory for what the host hands to an op: positions, lists of states.
   using HostScratch = CpuScratch;
 
+  // While it lives, the last dense layer of a module (Dense::last) that writes y may also do h += y;
+  // reached() says whether it did. Here none does.
+  struct ResidualTarget {
+    ResidualTarget(View<float, 2>, View<float, 2>, CpuExec&) {}
+    bool reached() const { return false; }
+  };
+
   // A weight [rows, columns] where the checkpoint has it; f16 and f64 become f32, and f32 is also packed for
   // prefill when `pack` is set.
   static Matrix matrix(const Parameter& p, Index rows, Index columns, bool pack, CpuExec& exec);

@@ -26,6 +26,12 @@ class Linear {
   void operator()(View<const float, 2> x, View<float, 2> out, Phase phase, Exec& exec) const {
     dense(layer(x, out, phase), exec);
   }
+  // The same as the last thing that a module does, so that a residual sum that waits for `out` may join it.
+  void finish(View<const float, 2> x, View<float, 2> out, Phase phase, Exec& exec) const {
+    auto last = layer(x, out, phase);
+    last.last = true;
+    dense(last, exec);
+  }
   // The same for dense() to run with others in one go, such as all projections of one x.
   typename Backend<Exec>::Dense layer(View<const float, 2> x, View<float, 2> out, Phase phase) const {
     return {x, weight_, bias_.view(), out, phase};

@@ -55,7 +55,7 @@ class GatedMlp {
     typename Exec::Scratch scratch(exec);
     const auto inner = scratch.floats(x.shape[0], width_);
     gated_dense(gate_.gated(up_, x, inner, activation_, phase), exec);
-    down_(inner, out, phase, exec);
+    down_.finish(inner, out, phase, exec);
   }
 
  private:

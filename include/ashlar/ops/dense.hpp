@@ -24,6 +24,7 @@ struct Dense {
   View<const float, 1> bias;  // [N]; empty: none
   View<float, 2> out;         // [M, N]
   Phase phase = Phase::prefill;
+  bool last = false;  // of its module: whoever waits for `out` may read it now (ResidualTarget)
 };
 
 void dense(const Dense& args, CpuExec& exec);

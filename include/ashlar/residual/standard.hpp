@@ -15,8 +15,9 @@ void pre_norm(View<float, 2> h, const Norm<Exec>& norm, Exec& exec, F&& f) {
   typename Exec::Scratch scratch(exec);
   const auto x = scratch.floats(h.shape[0], h.shape[1]), y = scratch.floats(h.shape[0], h.shape[1]);
   norm(h, x, exec);
+  const typename Backend<Exec>::ResidualTarget target(y, h, exec);
   f(View<const float, 2>(x), y);
-  residual_add(ResidualAdd{y, h}, exec);
+  if (!target.reached()) residual_add(ResidualAdd{y, h}, exec);
 }
 
 // h += norm(f(h))

@@ -31,14 +31,14 @@ struct ForwardCall {
   CUtensorMap q;
   ForwardMaps few[kFewMaps];
   ForwardSequence few_sequences[kFewMaps];
-  const ForwardMaps* maps;             // in device memory; null: few
-  const ForwardSequence* sequences;    // likewise
-  int heads, group;                    // group: query heads a key head
+  const ForwardMaps* maps;                  // in device memory; null: few
+  const ForwardSequence* sequences;         // likewise
+  int heads, group;                         // group: query heads a key head
   int row_tiles, unit_group, units, tiles;  // units: (sequence, head); unit_group of them run side by side
-  int left, right;                     // query i sees keys i - left to i + right; -1: no limit
+  int left, right;                          // query i sees keys i - left to i + right; -1: no limit
   int value_dim, f32_out;
-  float scale_log2;                    // of the products, or of the capped scores, times log2 e
-  float cap_scale;                     // scale / cap; 0: no cap
+  float scale_log2;  // of the products, or of the capped scores, times log2 e
+  float cap_scale;   // scale / cap; 0: no cap
   void* out;
   float* lse;
   const float* sinks;
@@ -46,9 +46,10 @@ struct ForwardCall {
   int* next_tile;  // zero before the kernel and after it; null: tiles in turn
 };
 
-// kD, kDv: dims of keys and values, kN: keys a tile, kGroups: warpgroups of 64 queries. Of the exponentials one
-// in kPolynomial is made of multiplications (0: none).
-template <int kD_, int kDv_, int kN_, int kGroups_, int kStages_, int kQStages_, int kPolynomial_, bool kBf16_>
+// kD, kDv: dims of keys and values, kN: keys a tile, kGroups: warpgroups of 64 queries. Of the exponentials
+// one in kPolynomial is made of multiplications (0: none).
+template <int kD_, int kDv_, int kN_, int kGroups_, int kStages_, int kQStages_, int kPolynomial_,
+          bool kBf16_>
 struct ForwardShape {
   static constexpr int kD = kD_, kDv = kDv_, kN = kN_, kGroups = kGroups_, kStages = kStages_;
   static constexpr int kQStages = kQStages_, kPolynomial = kPolynomial_;
@@ -145,7 +146,8 @@ __device__ __forceinline__ void forward_load_keys(const ForwardCall& c, unsigned
 }
 
 template <class S>
-__device__ __forceinline__ void forward_load_queries(const ForwardCall& c, unsigned char* q, ForwardBarriers<S>& b) {
+__device__ __forceinline__ void forward_load_queries(const ForwardCall& c, unsigned char* q,
+                                                     ForwardBarriers<S>& b) {
   Ring<S::kQStages> qr;
   for (int turn = 0;; ++turn) {
     const int slot = turn & 1;
@@ -355,8 +357,8 @@ __device__ __forceinline__ void forward_finish(const ForwardCall& c, const Forwa
 }
 
 template <class S>
-__device__ __forceinline__ void forward_products(const ForwardCall& c, unsigned char* q_tiles, unsigned char* k,
-                                                 unsigned char* v, ForwardBarriers<S>& b) {
+__device__ __forceinline__ void forward_products(const ForwardCall& c, unsigned char* q_tiles,
+                                                 unsigned char* k, unsigned char* v, ForwardBarriers<S>& b) {
   using Scores = Wgmma<S::kN, S::kBf16>;
   using Values = Wgmma<S::kDv, S::kBf16>;
   const int g = threadIdx.x / 128 - 1;
@@ -373,12 +375,13 @@ __device__ __forceinline__ void forward_products(const ForwardCall& c, unsigned 
   Ring<S::kStages> kr, vr;
   Ring<S::kQStages> qr;  // of the tile whose scores come next
   auto scores = [&] {
-    const std::uint64_t at = advance(k_at, kr.stage * S::kKBytes), left = advance(q_at, qr.stage * S::kGroups * S::kQBytes);
+    const std::uint64_t at = advance(k_at, kr.stage * S::kKBytes),
+                        left = advance(q_at, qr.stage * S::kGroups * S::kQBytes);
     wgmma_fence();
 #pragma unroll
     for (int i = 0; i < S::kD / 16; ++i)
-      Scores::both(s, advance(left, i / 4 * 64 * 128 + i % 4 * 32), advance(at, i / 4 * S::kN * 128 + i % 4 * 32),
-                   i > 0);
+      Scores::both(s, advance(left, i / 4 * 64 * 128 + i % 4 * 32),
+                   advance(at, i / 4 * S::kN * 128 + i % 4 * 32), i > 0);
     wgmma_commit();
   };
   auto values = [&] {
@@ -429,7 +432,7 @@ __device__ __forceinline__ void forward_products(const ForwardCall& c, unsigned 
     }
   };
   ForwardRows<S> rows;
-  int low = 0, high = 0;              // of the tile that rows are of
+  int low = 0, high = 0;         // of the tile that rows are of
   int all_from = 0, all_to = 0;  // key tiles inside of these bounds are seen by all of the warpgroup's rows
   auto begin_rows = [&](int tile) {
     const ForwardTile t = forward_tile<S>(c, tile);
@@ -551,7 +554,8 @@ __global__ void __launch_bounds__(S::kThreads, 1) attention_forward(const __grid
   if (threadIdx.x == 0) {
     constexpr int kWarps = 4 * S::kGroups;
     for (int i = 0; i < S::kQStages; ++i)
-      for (int g = 0; g < S::kGroups; ++g) barrier_init(&b.q_full[i][g], 1), barrier_init(&b.q_empty[i][g], 4);
+      for (int g = 0; g < S::kGroups; ++g)
+        barrier_init(&b.q_full[i][g], 1), barrier_init(&b.q_empty[i][g], 4);
     for (int i = 0; i < S::kStages; ++i) {
       barrier_init(&b.k_full[i], 1), barrier_init(&b.k_empty[i], kWarps);
       barrier_init(&b.v_full[i], 1), barrier_init(&b.v_empty[i], kWarps);

@@ -57,6 +57,9 @@ void DeviceRecurrentState::keep_updates(Index, Index) { no_cuda("DeviceRecurrent
 void DeviceRecurrentState::rollback(Index) { no_cuda("DeviceRecurrentState"); }
 
 using Cuda = Backend<CudaExec>;
+Cuda::ResidualTarget::ResidualTarget(View<float, 2>, View<float, 2>, CudaExec&) { no_cuda("ResidualTarget"); }
+Cuda::ResidualTarget::~ResidualTarget() = default;
+View<float, 2> Cuda::ResidualTarget::take(View<float, 2>) { no_cuda("ResidualTarget"); }
 DeviceWeight Cuda::matrix(const Parameter&, Index, Index, bool, CudaExec&) { no_cuda("matrix"); }
 Cuda::Vector Cuda::vector(Tensor<float, 1>, CudaExec&) { no_cuda("vector"); }
 void Cuda::copy(View<const float, 3>, View<float, 3>, CudaExec&) { no_cuda("copy"); }

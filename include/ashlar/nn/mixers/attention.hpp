@@ -109,7 +109,7 @@ class Attention final : public Mixer<Exec> {
       const View<const float, 2> gates(projected.data + dim, {tokens * heads, dim}, {stride, 1});
       activate(Activate{gates, out_heads, out_heads, Activation::sigmoid}, exec);
     }
-    o_(attended, out, batch.phase, exec);
+    o_.finish(attended, out, batch.phase, exec);
   }
 
  private:

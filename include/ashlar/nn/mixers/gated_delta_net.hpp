@@ -132,7 +132,7 @@ class GatedDeltaNet final : public Mixer<Exec> {
     } else {
       w_.norm(heads, heads, exec);
     }
-    w_.o(o, out, batch.phase, exec);
+    w_.o.finish(o, out, batch.phase, exec);
   }
 
  private:
