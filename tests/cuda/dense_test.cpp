@@ -75,6 +75,52 @@ TEST_F(CudaDense, SeveralLayers) {
     }
 }
 
+TEST_F(CudaDense, AddsToAResidual) {
+  for (Phase phase : {Phase::prefill, Phase::decode})
+    for (Index inputs : {64, 63})
+      for (Index rows : {1, 5, 12, 40}) {
+        CudaExec exec;
+        const auto x = Both<float, 2>::random({rows, inputs}, 1);
+        const auto w = Both<bf16, 2>::random({33, inputs}, 2);
+        auto h = Both<float, 2>::random({rows, 33}, 3);
+        Both<float, 2> out({rows, 33});
+        const DeviceWeight weight{AnyView<2>(w.device())};
+        const auto wide_x = x.wide(), wide_w = w.wide(), before = h.wide();
+        dense(DeviceDense{x.device(), weight, {}, out.device(), phase, false, h.device()}, exec);
+        exec.synchronize();
+        Tensor<double, 2> want({rows, 33});
+        ref::dense<double>(wide_x.view(), wide_w.view(), {}, want.view());
+        EXPECT_LE(error_of(out, want), kRounded);
+        for (Index i = 0; i < want.size(); ++i) want.data()[i] += before.data()[i];
+        EXPECT_LE(error_of(h, want), kRounded) << rows << " rows";
+      }
+}
+
+TEST_F(CudaDense, Gated) {
+  for (Phase phase : {Phase::prefill, Phase::decode})
+    for (Index inputs : {64, 520, 63})
+      for (Index rows : {1, 5, 40}) {
+        CudaExec exec;
+        const auto x = Both<float, 2>::random({rows, inputs}, 1);
+        const auto gate = Both<bf16, 2>::random({33, inputs}, 2), up = Both<bf16, 2>::random({33, inputs}, 3);
+        const auto bias = Both<float, 1>::random({33}, 4);
+        Both<float, 2> out({rows, 33});
+        const DeviceWeight g{AnyView<2>(gate.device())}, u{AnyView<2>(up.device())};
+        gated_dense(
+            DeviceGatedDense{x.device(), g, u, bias.device(), {}, out.device(), Activation::silu, phase},
+            exec);
+        const auto wide_x = x.wide(), wide_g = gate.wide(), wide_u = up.wide();
+        const auto wide_bias = bias.wide();
+        Tensor<double, 2> want({rows, 33}), other({rows, 33});
+        ref::dense<double>(wide_x.view(), wide_g.view(), wide_bias.view(), want.view());
+        ref::dense<double>(wide_x.view(), wide_u.view(), {}, other.view());
+        for (Index i = 0; i < want.size(); ++i)
+          want.data()[i] *= other.data()[i] / (1 + std::exp(-want.data()[i]));
+        exec.synchronize();
+        EXPECT_LE(error_of(out, want), kRounded) << inputs << " rows " << rows;
+      }
+}
+
 TEST_F(CudaDense, Refuses) {
   CudaExec exec;
   const auto x = Both<float, 2>::random({2, 8}, 1);
