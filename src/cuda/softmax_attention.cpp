@@ -81,6 +81,10 @@ class Call {
       return attention_exact(call_, exec_);
     }
     round_inputs();
+    if (attention_decode_takes(call_)) {
+      trace("parts of the keys, rounded");
+      return attention_decode(call_, exec_);
+    }
     if (attention_sm90_takes(call_, exec_)) {
       trace("wgmma");
       return attention_sm90(call_, exec_);

@@ -102,6 +102,14 @@ void softmax_attention(const SoftmaxAttentionArgs<float, bf16, bf16, bf16>&, Cud
 void softmax_attention(const SoftmaxAttentionArgs<float, f16, f16, f16>&, CudaExec&) {
   no_cuda("softmax_attention");
 }
+void dpfp(const Dpfp&, CudaExec&) { no_cuda("dpfp"); }
+void hedgehog(const Hedgehog&, CudaExec&) { no_cuda("hedgehog"); }
+void hgrn(const DeviceGatedScan&, CudaExec&) { no_cuda("hgrn"); }
+void rwkv7_keys(const Rwkv7Keys&, CudaExec&) { no_cuda("rwkv7_keys"); }
+void rwkv7_output(const Rwkv7Output&, CudaExec&) { no_cuda("rwkv7_output"); }
+void rwkv7_values(const Rwkv7Values&, CudaExec&) { no_cuda("rwkv7_values"); }
+void scale_heads(const ScaleHeads&, CudaExec&) { no_cuda("scale_heads"); }
+void token_shift(const TokenShift&, CudaExec&) { no_cuda("token_shift"); }
 void merge_attention(const MergeAttention&, CudaExec&) { no_cuda("merge_attention"); }
 void linear_recurrence(const DeviceLinearRecurrence&, CudaExec&) { no_cuda("linear_recurrence"); }
 void argmax(View<const float, 2>, View<std::int32_t, 1>, CudaExec&) { no_cuda("argmax"); }
