@@ -199,8 +199,9 @@ TEST_F(CudaDecoderLmTest, Refuses) {
   EXPECT_EQ(cache.position(), 0);
   auto hybrid = on_device(kOlmoHybrid, exec)->new_cache(9);
   EXPECT_THROW(hybrid.keep_updates(2), Error);
-  EXPECT_THROW(
-      load_decoder_lm(parse_json(kRwkv7.config, "config"), ModelParameters(kRwkv7, DType::f32), exec), Error);
+  EXPECT_THROW(load_decoder_lm(parse_json(R"({"model_type": "vit"})", "config"),
+                               ModelParameters(kLlama, DType::f32), exec),
+               Error);
 }
 
 }  // namespace
