@@ -20,19 +20,17 @@ constexpr int kMostRows = 16, kRowsATile = 8, kMostParts = 32;
 constexpr float kLog2e = 1.4426950408889634f;
 
 // Keys of a part, for a sequence of so many.
-__host__ __device__ inline int part_size(int keys, int smallest) {
-  int size = keys <= 2048 ? 128 : smallest;
+__host__ __device__ inline int part_size(int keys) {
+  int size = keys <= 2048 ? 128 : 512;
   while (size * kMostParts < keys) size *= 2;
   return size;
 }
-__host__ __device__ inline int part_count(int keys, int smallest) {
-  return (keys + part_size(keys, smallest) - 1) / part_size(keys, smallest);
-}
+__host__ __device__ inline int part_count(int keys) { return (keys + part_size(keys) - 1) / part_size(keys); }
 
 struct Partial {
   float* out;    // [rows of q times heads, parts, value_dim]
   float* stats;  // [.., parts, 2]: the largest score and the sum, to the base 2
-  int parts, smallest;
+  int parts;
 };
 
 __device__ __forceinline__ void store_out(const AttentionCall& c, std::int64_t at, float x) {
@@ -114,7 +112,7 @@ __global__ void __launch_bounds__(kThreads, kKeyDim <= 128 && kTiles == 1 ? 3 : 
   let_next_start();
   wait_for_previous();
   const AttentionSequence s = c.sequences[blockIdx.z];
-  const int size = part_size(s.end - s.start, partial.smallest), part = blockIdx.x;
+  const int size = part_size(s.end - s.start), part = blockIdx.x;
   const int begin = s.start + part * size, end = min(s.end, begin + size);
   if (begin >= end || s.queries == 0) return;
   const int kv_head = blockIdx.y, group = c.heads / c.kv_heads, rows = group * s.queries;
@@ -285,7 +283,7 @@ __global__ void __launch_bounds__(kThreads) merge_parts(const AttentionCall c, c
   const AttentionSequence s = c.sequences[blockIdx.z];
   const int query = blockIdx.y, h = blockIdx.x;
   if (query >= s.queries) return;
-  const int parts = part_count(s.end - s.start, partial.smallest), t = s.first_query + query;
+  const int parts = part_count(s.end - s.start), t = s.first_query + query;
   const std::int64_t first = (static_cast<std::int64_t>(t) * c.heads + h) * partial.parts;
   __shared__ float factors[kMostParts];
   __shared__ float whole[2];
@@ -319,13 +317,12 @@ __global__ void __launch_bounds__(kThreads) merge_parts(const AttentionCall c, c
 template <class T, int kKeyDim, int kValueDim>
 void run(const AttentionCall& c, CudaExec& exec) {
   constexpr const char* op = "softmax_attention";
-  static const int smallest = getenv("PARTMIN") ? atoi(getenv("PARTMIN")) : 256;
   int parts = 1;
   for (int n = 0; n < c.count; ++n)
-    parts = std::max(parts, part_count(c.host_sequences[n].end - c.host_sequences[n].start, smallest));
+    parts = std::max(parts, part_count(c.host_sequences[n].end - c.host_sequences[n].start));
   if (parts > 1) parts = (parts + 3) / 4 * 4;  // so that scratch stays where it is while a sequence grows
   CudaScratch scratch(exec);
-  Partial partial{nullptr, nullptr, parts, smallest};
+  Partial partial{nullptr, nullptr, parts};
   if (parts > 1) {
     partial.out = scratch.floats(Index{c.tokens} * c.heads, parts, kValueDim).data;
     partial.stats = scratch.floats(Index{c.tokens} * c.heads, parts, 2).data;

@@ -117,11 +117,11 @@ class Forward {
 template <bool kBf16, class F>
 bool with_shape(const AttentionCall& a, F&& f) {
   const int d = a.key_dim, dv = a.value_dim;
-  if (d <= 64 && dv <= 64) return f(ForwardShape<64, 64, 128, 3, 4, 2, 4, kBf16>()), true;
-  if (d <= 96 && dv <= 96) return f(ForwardShape<96, 96, 128, 2, 2, 2, 0, kBf16>()), true;
-  if (d <= 128 && dv <= 128) return f(ForwardShape<128, 128, 128, 2, 2, 2, 0, kBf16>()), true;
-  if (d <= 192 && dv <= 128) return f(ForwardShape<192, 128, 128, 2, 2, 1, 0, kBf16>()), true;
-  if (d <= 256 && dv <= 256) return f(ForwardShape<256, 256, 80, 2, 2, 1, 0, kBf16>()), true;
+  if (d <= 64 && dv <= 64) return f(ForwardShape<64, 64, 128, 3, 4, 2, kBf16>()), true;
+  if (d <= 96 && dv <= 96) return f(ForwardShape<96, 96, 128, 2, 2, 2, kBf16>()), true;
+  if (d <= 128 && dv <= 128) return f(ForwardShape<128, 128, 128, 2, 2, 2, kBf16>()), true;
+  if (d <= 192 && dv <= 128) return f(ForwardShape<192, 128, 128, 2, 2, 1, kBf16>()), true;
+  if (d <= 256 && dv <= 256) return f(ForwardShape<256, 256, 80, 2, 2, 1, kBf16>()), true;
   return false;
 }
 
