@@ -53,7 +53,9 @@ void moe_gather(const MoeGather& args, CudaExec& exec);
 void moe_combine(const MoeCombine& args, CudaExec& exec);
 
 // Queries, keys and values of f32 (in Precision::fast products are of values rounded to bf16), of f32 with
-// keys and values of bf16, or all of bf16 or f16 with an output of the same type.
+// keys and values of bf16, or all of bf16 or f16 with an output of the same type. Refused here: top_k,
+// normalisers other than softmax and softmax plus one, entropy, lists of blocks and of global positions.
+// Other than on the CPU, a value that the pattern hides from a query must be a number all the same.
 void softmax_attention(const SoftmaxAttention& args, CudaExec& exec);
 void softmax_attention(const SoftmaxAttentionArgs<float, bf16>& args, CudaExec& exec);
 void softmax_attention(const SoftmaxAttentionArgs<float, bf16, bf16>& args, CudaExec& exec);
