@@ -87,7 +87,7 @@ class Beside {
   }
 
   CudaExec& exec_;
-  CpuExec cpu_exec_;
+  CpuExec cpu_exec_{{.threads = 2}};
   std::unique_ptr<CudaModel> model_;
   std::unique_ptr<Model> cpu_model_;
   std::vector<CudaCache> caches_;
@@ -107,7 +107,7 @@ class CudaDecoderLm : public CudaTest, public testing::WithParamInterface<Archit
 
 TEST_P(CudaDecoderLm, EveryTokenAsOnTheCpu) {
   CudaExec exec({.precision = Precision::full});
-  CpuExec cpu;
+  CpuExec cpu({.threads = 2});
   const auto model = on_device(GetParam(), exec);
   const auto cpu_model = random_model(GetParam(), cpu);
   const Ids ids = random_ids(*cpu_model, 37, 3);
