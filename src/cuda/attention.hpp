@@ -26,7 +26,8 @@ struct AttentionSequence {
   }
 };
 
-constexpr int kFewSequences = 8;
+// So many in a kernel's arguments (5 KiB of the 32 that they may have): a copy before it costs more.
+constexpr int kFewSequences = 64;
 using AttentionSequences = ArgumentList<AttentionSequence, kFewSequences>;
 
 // AttentionPattern (ops/attention_pattern.hpp) without its lists. -1 and 0: no such limit.

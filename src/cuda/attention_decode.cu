@@ -277,7 +277,7 @@ __global__ void __launch_bounds__(kThreads, kKeyDim <= 128 && kTiles == 1 ? 3 : 
 }
 
 // A block a query and head.
-__global__ void __launch_bounds__(kThreads) merge_parts(const AttentionCall c, const Partial partial) {
+__global__ void __launch_bounds__(kThreads) merge_parts(const __grid_constant__ AttentionCall c, const Partial partial) {
   let_next_start();
   wait_for_previous();
   const AttentionSequence s = c.sequences[blockIdx.z];

@@ -55,7 +55,7 @@ __device__ __forceinline__ float score(const AttentionCall& c, float product, in
 
 // A block a sequence, head and kQueries queries; kPerRow threads a query share its keys, then its output.
 template <class Q, class Kv, class Out>
-__global__ void __launch_bounds__(kThreads) exact_tile(const AttentionCall c) {
+__global__ void __launch_bounds__(kThreads) exact_tile(const __grid_constant__ AttentionCall c) {
   extern __shared__ float memory[];
   const Tile tile(c);
   float* const q = memory;

@@ -48,7 +48,9 @@ struct ForwardShape {
   static constexpr bool kBf16 = kBf16_;
   static constexpr int kM = 64 * kGroups, kThreads = 128 * (kGroups + 1);
   static constexpr int kChunks = (kD + kChunk - 1) / kChunk, kValueChunks = (kDv + kChunk - 1) / kChunk;
-  static constexpr int kProducerRegisters = kGroups == 2 ? 48 : 32, kRegisters = kGroups == 2 ? 232 : 160;
+  static constexpr int kProducerRegisters = kGroups == 2 ? 40 : 32, kRegisters = kGroups == 2 ? 232 : 160;
+  // Warpgroups pass on what the block was started with; one that asks for more waits forever.
+  static_assert(kProducerRegisters + kGroups * kRegisters <= (kGroups + 1) * (65536 / kThreads / 8 * 8));
   static constexpr int kQBytes = kChunks * 64 * 128;  // of one warpgroup
   static constexpr int kKBytes = kChunks * kN * 128, kVBytes = kValueChunks * kN * 128;
   static constexpr int kBytes = kQStages * kGroups * kQBytes + kStages * (kKBytes + kVBytes) + 1024;
