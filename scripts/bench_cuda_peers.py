@@ -22,17 +22,17 @@ ROUNDS = 15
 
 def ours(directory, program, arguments):
     """Results of one of our programs by name, and what it prints of the device."""
-    path = pathlib.Path(directory) / program
+    path = (pathlib.Path(directory) / program).resolve()
     if not path.exists():
         print(f"{path} is not there: skipped", file=sys.stderr)
         return {}, ""
     done = subprocess.run([path, "--benchmark_format=json", *arguments], capture_output=True, text=True)
     start = done.stdout.find("{")
-    if start < 0:  # skipped, or no case of that name
+    if start < 0 or done.returncode != 0:  # skipped, no case of that name, or it broke off
         print(done.stdout + done.stderr, file=sys.stderr)
         return {}, ""
     results = {}
-    for run in json.loads(done.stdout[start:])["benchmarks"]:
+    for run in json.JSONDecoder().raw_decode(done.stdout[start:])[0]["benchmarks"]:
         name = run["name"].removesuffix("/manual_time")
         if run.get("error_occurred"):
             print(f"{name}: {run['error_message']}", file=sys.stderr)
@@ -84,10 +84,12 @@ def peers(torch, name):
     def random(*shape):
         return torch.randn(n, *shape, device="cuda", dtype=torch.bfloat16)
 
-    # As ours: [N, T, heads, d] in memory.
+    # As ours: [N, T, heads, d] in memory; of decode/heads [N, heads, T, d].
     def inputs():
-        return [random(t, h, x).transpose(1, 2) for h, t, x in
-                ((heads, rows, d), (kv_heads, keys, d), (kv_heads, keys, dv))]
+        shapes = ((heads, rows, d), (kv_heads, keys, d), (kv_heads, keys, dv))
+        if name.startswith("decode/heads/"):
+            return [random(*shape) for shape in shapes]
+        return [random(t, h, x).transpose(1, 2) for h, t, x in shapes]
 
     # Decode reads other caches each time, more than the second level's cache holds.
     bytes_of_one = 2 * n * keys * kv_heads * (d + dv)

@@ -113,11 +113,13 @@ __global__ void __launch_bounds__(kThreads, kKeyDim <= 128 && kTiles == 1 ? 3 : 
   wait_for_previous();
   const AttentionSequence s = c.sequences[blockIdx.z];
   const int size = part_size(s.end - s.start), part = blockIdx.x;
-  const int begin = s.start + part * size, end = min(s.end, begin + size);
+  int begin = s.start + part * size;
+  const int end = min(s.end, begin + size), place = s.end - s.queries;
   if (begin >= end || s.queries == 0) return;
+  if (const int hidden = place - c.mask.left - begin; c.mask.left >= 0 && hidden > 0)
+    begin += min(hidden, end - begin) / kTile * kTile;  // tiles that no query sees
   const int kv_head = blockIdx.y, group = c.heads / c.kv_heads, rows = group * s.queries;
   const int warp = threadIdx.x / kWarp, lane = threadIdx.x % kWarp, g = lane / 4, t = lane % 4;
-  const int place = s.end - s.queries;
   const T* const keys = static_cast<const T*>(s.k) + kv_head * s.k_head;
   const T* const values = static_cast<const T*>(s.v) + kv_head * s.v_head;
 
@@ -277,7 +279,8 @@ __global__ void __launch_bounds__(kThreads, kKeyDim <= 128 && kTiles == 1 ? 3 : 
 }
 
 // A block a query and head.
-__global__ void __launch_bounds__(kThreads) merge_parts(const __grid_constant__ AttentionCall c, const Partial partial) {
+__global__ void __launch_bounds__(kThreads)
+    merge_parts(const __grid_constant__ AttentionCall c, const Partial partial) {
   let_next_start();
   wait_for_previous();
   const AttentionSequence s = c.sequences[blockIdx.z];

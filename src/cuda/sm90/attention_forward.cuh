@@ -75,9 +75,9 @@ __device__ __forceinline__ void forward_products(const ForwardCall& c, unsigned 
     for (;; ++turn) {
       const int slot = turn & 1;
       barrier_wait(&b.tile_full[slot], (turn >> 1) & 1);
-      const int tile = b.tile[slot];
-      __syncwarp();
+      int tile = first_lane ? b.tile[slot] : 0;
       release(&b.tile_empty[slot]);
+      tile = __shfl_sync(~0u, tile, 0);
       if (tile >= c.tiles) return tile;
       const ForwardTile t = forward_tile<S>(c, tile);
       if (t.high > t.low) {
