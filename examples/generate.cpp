@@ -78,7 +78,7 @@ void generate(const Options& options) {
   print(options.prompt);
   const auto start = std::chrono::steady_clock::now();
   read_prompt(*model, ids, cache, logits.view(), exec);
-  Tensor<float, 2> now = place.read(logits);
+  place.wait();
   const double prompt_seconds = seconds_since(start);
 
   const auto first = std::chrono::steady_clock::now();
@@ -86,13 +86,16 @@ void generate(const Options& options) {
   DecoderCache<Exec>* const caches[] = {&cache};
   Index generated = 0, decoded = 0;
   while (generated < most) {
-    const std::int32_t next = sampler(now.view()[0], ids);
+    std::int32_t next = 0;
+    const std::span<const std::int32_t> history = ids;
+    sample(
+        {std::as_const(logits).view(), std::span(&sampler, 1), std::span(&history, 1), std::span(&next, 1)},
+        exec);
     if (std::find(stop.begin(), stop.end(), next) != stop.end()) break;
     ids.push_back(next);
     print(text.push(next));
     if (++generated == most) break;
     place.step([&] { model->decode(std::span(&next, 1), caches, logits.view(), exec); });
-    now = place.read(logits);
     ++decoded;
   }
   const double seconds = seconds_since(first);

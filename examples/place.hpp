@@ -8,8 +8,8 @@
 
 namespace ashlar {
 
-// Where a language model runs: its execution context, how a step of decoding is run (on a device as a graph),
-// and its logits read.
+// Where a language model runs: its execution context, how a step of decoding is run (on a device as a graph)
+// and waited for.
 struct OnCpu {
   using Exec = CpuExec;
   static constexpr DType kKeyValues = DType::f32;
@@ -18,7 +18,7 @@ struct OnCpu {
   void step(F&& f) {
     f();
   }
-  const Tensor<float, 2>& read(const Tensor<float, 2>& logits) { return logits; }
+  void wait() {}
   double bandwidth() { return measure_read_bandwidth(exec); }
   std::string name() { return concat(exec.threads(), " threads"); }
   CpuExec exec;
@@ -31,7 +31,7 @@ struct OnCuda {
   void step(F&& f) {
     graph.run(exec, f);
   }
-  Tensor<float, 2> read(const DeviceTensor<float, 2>& logits) { return logits.to_host(); }
+  void wait() { exec.synchronize(); }
   double bandwidth() { return measure_copy_bandwidth(exec); }
   std::string name() { return "CUDA"; }
   CudaExec exec;

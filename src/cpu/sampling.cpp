@@ -6,6 +6,8 @@
 #include <limits>
 #include <numeric>
 
+#include "src/core/sampling_check.hpp"
+
 namespace ashlar {
 inline namespace v0 {
 namespace {
@@ -28,12 +30,9 @@ float checked_max(const float* x, Index n) {
   for (; i < n; ++i) most[0] = std::max(most[0], x[i]), bad[0] |= !(x[i] < kInfinity);
   if (std::any_of(bad, bad + kLanes, [](int b) { return b != 0; }))
     for (i = 0; i < n; ++i)
-      if (!(x[i] < kInfinity))
-        refuse("Sampler", "logits[", i, "] is ", std::isnan(x[i]) ? "NaN" : "+inf",
-               ", expected a finite number or -inf");
+      if (!(x[i] < kInfinity)) refuse_logit(i, x[i]);
   const float largest = *std::max_element(most, most + kLanes);
-  if (largest == -kInfinity)
-    refuse("Sampler", "all ", n, " logits are -inf, expected at least one finite number");
+  if (largest == -kInfinity) refuse_masked(n);
   return largest;
 }
 
@@ -56,9 +55,6 @@ void check(const SamplingOptions& o, Index vocabulary) {
 Sampler::Sampler(const SamplingOptions& options, Index vocab_size)
     : options_(options), vocabulary_(vocab_size) {
   check(options, vocab_size);
-  const auto n = static_cast<std::size_t>(vocab_size);
-  if (options.repetition_penalty != 1) penalised_.resize(n), seen_.resize(n);
-  if (options.temperature > 0) candidates_.resize(n), weights_.resize(n);
 }
 
 std::int32_t Sampler::operator()(View<const float, 1> logits, std::span<const std::int32_t> history) {
@@ -74,10 +70,9 @@ std::int32_t Sampler::operator()(View<const float, 1> logits, std::span<const st
 }
 
 const float* Sampler::penalise(const float* logits, std::span<const std::int32_t> history) {
-  for (std::size_t i = 0; i < history.size(); ++i)
-    if (history[i] < 0 || history[i] >= vocabulary_)
-      refuse("Sampler", "history[", i, "] is ", history[i], ", expected 0 to ", vocabulary_ - 1);
-  std::copy(logits, logits + vocabulary_, penalised_.begin());
+  check_history(history, vocabulary_);
+  penalised_.assign(logits, logits + vocabulary_);
+  seen_.resize(penalised_.size());
   const float r = options_.repetition_penalty;
   for (const std::int32_t id : history) {
     const auto i = static_cast<std::size_t>(id);
@@ -90,6 +85,7 @@ const float* Sampler::penalise(const float* logits, std::span<const std::int32_t
 }
 
 std::int32_t Sampler::draw(const float* logits, float largest) {
+  candidates_.resize(static_cast<std::size_t>(vocabulary_)), weights_.resize(candidates_.size());
   const double temperature = options_.temperature, min_p = options_.min_p, top_p = options_.top_p;
   const Index n = options_.top_k == 0 ? vocabulary_ : std::min(options_.top_k, vocabulary_);
   // Probability over that of the most likely id. e^-45 is under the last bit of a sum over any vocabulary.
@@ -141,12 +137,24 @@ std::int32_t Sampler::choose(Index kept, double target) const {
   return static_cast<std::int32_t>(chosen);
 }
 
-// In [0, 1), a multiple of 2^-53.
 double Sampler::uniform() {
   std::uint64_t z = options_.seed + ++drawn_ * 0x9e3779b97f4a7c15u;
   z = (z ^ (z >> 30)) * 0xbf58476d1ce4e5b9u;
   z = (z ^ (z >> 27)) * 0x94d049bb133111ebu;
   return static_cast<double>((z ^ (z >> 31)) >> 11) * 0x1p-53;
+}
+
+void sample(const Sample& a, CpuExec& exec) {
+  check(a);
+  std::vector<std::int32_t> ids(a.ids.size());
+  all_or_none(a.samplers, [&] {
+    exec.parallel_for(static_cast<Index>(ids.size()), [&](Index row, int) {
+      const auto i = static_cast<std::size_t>(row);
+      const auto history = a.histories.empty() ? std::span<const std::int32_t>() : a.histories[i];
+      in_row(row, [&] { ids[i] = a.samplers[i](a.logits[row], history); });
+    });
+  });
+  std::copy(ids.begin(), ids.end(), a.ids.begin());
 }
 
 }  // namespace v0

@@ -209,20 +209,5 @@ TEST_F(CudaRows, EmbeddingAndCopies) {
   EXPECT_EQ(back.host()(8, 2, 29), x.host()(8, 2, 29));
 }
 
-TEST_F(CudaRows, Argmax) {
-  CudaExec exec;
-  auto logits = Both<float, 2>::random({3, 5000}, 1);
-  logits.host()(0, 17) = 2, logits.host()(0, 4000) = 2;  // the first of equals
-  logits.host()(1, 4999) = 9, logits.host()(2, 0) = 9;
-  logits.upload();
-  DeviceTensor<std::int32_t, 1> ids({3});
-  argmax(logits.device(), ids.view(), exec);
-  exec.synchronize();
-  const auto got = ids.to_host();
-  EXPECT_EQ(got.data()[0], 17);
-  EXPECT_EQ(got.data()[1], 4999);
-  EXPECT_EQ(got.data()[2], 0);
-}
-
 }  // namespace
 }  // namespace ashlar

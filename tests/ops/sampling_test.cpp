@@ -204,5 +204,67 @@ TEST(Sampler, RefusesBadLogitsAndHistory) {
   }
 }
 
+// Rows of different options, by one call or by their samplers.
+TEST(Sample, DrawsForEachRowWhatItsSamplerDraws) {
+  constexpr Index kRows = 5, kVocabulary = 300;
+  auto x = test::random_tensor<float, 2>({kRows, kVocabulary}, 3);
+  const std::vector<std::int32_t> said{4, 7, 7, 299};
+  const std::vector<std::span<const std::int32_t>> histories{said, {}, said, {}, said};
+  std::vector<Sampler> samplers, alone;
+  for (unsigned n = 0; n < kRows; ++n)
+    samplers.emplace_back(SamplingOptions{.temperature = static_cast<float>(n) / 2,
+                                          .top_k = n * 7,
+                                          .repetition_penalty = n == 2 ? 1.5f : 1,
+                                          .seed = n},
+                          kVocabulary);
+  alone = samplers;
+  for (int threads : {1, 2, 3}) {
+    CpuExec exec({.threads = threads});
+    std::vector<std::int32_t> ids(kRows, -1);
+    sample({std::as_const(x).view(), samplers, histories, ids}, exec);
+    for (std::size_t n = 0; n < kRows; ++n) {
+      EXPECT_EQ(ids[n], alone[n](std::as_const(x).view()[static_cast<Index>(n)], histories[n]));
+      EXPECT_EQ(samplers[n].drawn(), alone[n].drawn());
+    }
+  }
+  samplers[4].seek(0);
+  EXPECT_EQ(samplers[4].uniform(), Sampler(SamplingOptions{.seed = 4}, 1).uniform());
+}
+
+TEST(Sample, RefusesAllRowsOrNone) {
+  CpuExec exec({.threads = 1});
+  Tensor<float, 2> x({3, 8});
+  std::vector<Sampler> samplers(3, Sampler(SamplingOptions{.temperature = 1}, 8));
+  std::vector<std::int32_t> ids(3, -7);
+  auto why = [&](std::span<const std::span<const std::int32_t>> histories = {}) {
+    const std::string sentence = test::refusal([&] {
+      sample({std::as_const(x).view(), samplers, histories, ids}, exec);
+    });
+    EXPECT_EQ(ids, std::vector<std::int32_t>(3, -7));
+    for (const Sampler& s : samplers) EXPECT_EQ(s.drawn(), 0);
+    return sentence;
+  };
+  x.view()(2, 5) = std::nanf("");
+  EXPECT_EQ(why(), "sample: row 2: Sampler: logits[5] is NaN, expected a finite number or -inf");
+  x.view()(2, 5) = 0;
+  ids.pop_back();
+  EXPECT_EQ(test::refusal([&] {
+              sample({std::as_const(x).view(), samplers, {}, ids}, exec);
+            }),
+            "sample: ids has 2 elements, expected 3, one a row of logits");
+  ids.push_back(-7);
+  const std::vector<std::span<const std::int32_t>> two(2);
+  EXPECT_EQ(why(two), "sample: histories has 2 elements, expected 3, one a row of logits");
+  samplers[1] = Sampler(SamplingOptions{.repetition_penalty = 2}, 8);
+  EXPECT_EQ(why(), "sample: samplers[1] has a repetition penalty, expected histories, one a row of logits");
+  samplers[1] = Sampler({}, 9);
+  EXPECT_EQ(why(), "sample: samplers[1] is of a vocabulary of 9, expected 8, the length of a row of logits");
+  samplers.pop_back();
+  EXPECT_EQ(test::refusal([&] {
+              sample({std::as_const(x).view(), samplers, {}, ids}, exec);
+            }),
+            "sample: samplers has 2 elements, expected 3, one a row of logits");
+}
+
 }  // namespace
 }  // namespace ashlar

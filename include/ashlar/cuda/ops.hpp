@@ -110,9 +110,10 @@ inline void kda(const DeviceLinearRecurrence& args, CudaExec& exec) {
   detail::run_member(detail::kKda, args, exec);
 }
 
-// The next token of each row of logits [N, V]: the largest one, the first of equals. ids [N] in device
-// memory.
-void argmax(View<const float, 2> logits, View<std::int32_t, 1> ids, CudaExec& exec);
+// As on the CPU but for the probabilities, which are of f32, and their sums, which are of fixed point and
+// exact: another token than the CPU's only where the random number falls into that rounding. The ids come to
+// the host: a step with it waits for the device.
+void sample(const Sample& args, CudaExec& exec);
 
 }  // namespace v0
 }  // namespace ashlar

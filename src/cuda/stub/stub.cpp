@@ -112,7 +112,7 @@ void scale_heads(const ScaleHeads&, CudaExec&) { no_cuda("scale_heads"); }
 void token_shift(const TokenShift&, CudaExec&) { no_cuda("token_shift"); }
 void merge_attention(const MergeAttention&, CudaExec&) { no_cuda("merge_attention"); }
 void linear_recurrence(const DeviceLinearRecurrence&, CudaExec&) { no_cuda("linear_recurrence"); }
-void argmax(View<const float, 2>, View<std::int32_t, 1>, CudaExec&) { no_cuda("argmax"); }
+void sample(const Sample&, CudaExec&) { no_cuda("sample"); }
 
 double measure_copy_bandwidth(CudaExec&) { no_cuda("measure_copy_bandwidth"); }
 double measure_matrix_rate(CudaExec&) { no_cuda("measure_matrix_rate"); }
