@@ -1,9 +1,11 @@
 // SPDX-License-Identifier: Apache-2.0
 #include <algorithm>
+#include <cfloat>
 #include <vector>
 
 #include "ashlar/cuda/ops.hpp"
 #include "src/core/sampling_check.hpp"
+#include "src/cuda/cluster.cuh"
 #include "src/cuda/rows.cuh"
 
 namespace ashlar {
@@ -27,20 +29,24 @@ struct Chosen {
   float logit;  // of the id
 };
 
-// f over a value of each thread, for all of them to know.
+// f over a value of each thread of the cluster, for all of them to know.
 template <class T, class F>
-__device__ T over_block(T x, F f) {
+__device__ T over_all(T x, const Cluster& cluster, F f) {
   static_assert(kThreads == kWarp * kWarp);
-  __shared__ T of_warps[kWarp];
+  __shared__ T of_warps[kWarp], of_block;
   auto over_warp = [&] {
     for (int d = kWarp / 2; d > 0; d /= 2) x = f(x, __shfl_xor_sync(~0u, x, d));
   };
   over_warp();
-  __syncthreads();
   if (threadIdx.x % kWarp == 0) of_warps[threadIdx.x / kWarp] = x;
   __syncthreads();
   x = of_warps[threadIdx.x % kWarp];
   over_warp();
+  if (threadIdx.x == 0) of_block = x;
+  cluster.sync();
+  for (int r = 0; r < cluster.blocks; ++r)
+    if (r != cluster.rank) x = f(x, *cluster.of_block(&of_block, r));
+  cluster.sync();
   return x;
 }
 
@@ -51,35 +57,43 @@ __device__ __forceinline__ u64 running_sum(u64 x) {
   return x;
 }
 
-// Sums of 64 bits in shared memory, of two words whose additions the hardware has.
+// Sums of 64 bits in the shared memory of a cluster's blocks, of two words whose additions the hardware has.
 class Bins {
  public:
   static constexpr int kBits = 11, kCount = 1 << kBits;
   struct Place {
     int bin;
+    int only;    // the token, where the bin is known to have one
     u64 before;  // the sum of the bins before
   };
 
   __device__ void clear() {
-    for (int i = threadIdx.x; i < kCount; i += kThreads) low_[i] = high_[i] = 0;
+    for (int i = threadIdx.x; i < kCount; i += kThreads) sums_[i] = {0, 0}, tokens_[i] = 0;
     __syncthreads();
   }
   __device__ void add(int bin, u64 x) {
     const auto low = static_cast<unsigned>(x);
-    const unsigned carry = atomicAdd(&low_[bin], low) + low < low ? 1 : 0;
+    const unsigned carry = atomicAdd(&sums_[bin].x, low) + low < low ? 1 : 0;
     const unsigned high = static_cast<unsigned>(x >> 32) + carry;
-    if (high != 0) atomicAdd(&high_[bin], high);
+    if (high != 0) atomicAdd(&sums_[bin].y, high);
   }
-  // Where the sum of the bins up to this one reaches `target`, which it does somewhere.
-  __device__ Place reach(u64 target) {
+  // That the bin has this token.
+  __device__ void note(int bin, int id) {
+    atomicAdd(&tokens_[bin], 1u);
+    atomicExch(&last_[bin], id);
+  }
+  // Where the sum of the bins up to this one, of all blocks, reaches `target`, which it does somewhere.
+  __device__ Place reach(u64 target, const Cluster& cluster) {
     constexpr int kEach = kCount / kThreads;
-    const int lane = threadIdx.x % kWarp, warp = threadIdx.x / kWarp;
-    __syncthreads();
-    u64 mine[kEach], own = 0;
-    for (int j = 0; j < kEach; ++j) {
-      const int bin = threadIdx.x * kEach + j;
-      own += mine[j] = static_cast<u64>(high_[bin]) << 32 | low_[bin];
+    const int lane = threadIdx.x % kWarp, warp = threadIdx.x / kWarp, first = threadIdx.x * kEach;
+    cluster.sync();
+    static_assert(kEach == 2);
+    u64 mine[kEach] = {};
+    for (int r = 0; r < cluster.blocks; ++r) {
+      const uint4 two = *reinterpret_cast<const uint4*>(&cluster.of_block(this, r)->sums_[first]);
+      mine[0] += static_cast<u64>(two.y) << 32 | two.x, mine[1] += static_cast<u64>(two.w) << 32 | two.z;
     }
+    const u64 own = mine[0] + mine[1];
     const u64 in_warp = running_sum(own);
     if (lane == kWarp - 1) of_warps_[warp] = in_warp;
     __syncthreads();
@@ -88,47 +102,59 @@ class Bins {
     u64 before = (warp > 0 ? warps_before : 0) + in_warp - own;
     for (int j = 0; j < kEach; before += mine[j++])
       if (before < target && target - before <= mine[j])
-        found_ = {static_cast<int>(threadIdx.x) * kEach + j, before};
-    __syncthreads();
-    const Place place = found_;
-    __syncthreads();
-    return place;
+        found_ = {first + j, only_token(first + j, cluster), before};
+    cluster.sync();
+    return found_;
   }
 
  private:
-  unsigned low_[kCount], high_[kCount];
+  // -1: several, or not noted.
+  __device__ int only_token(int bin, const Cluster& cluster) {
+    unsigned tokens = 0;
+    int token = -1;
+    for (int r = 0; r < cluster.blocks; ++r) {
+      const Bins& there = *cluster.of_block(this, r);
+      if (there.tokens_[bin] == 0) continue;
+      tokens += there.tokens_[bin], token = there.last_[bin];
+    }
+    return tokens == 1 ? token : -1;
+  }
+
+  alignas(16) uint2 sums_[kCount];
+  unsigned tokens_[kCount];
+  int last_[kCount];
   u64 of_warps_[kWarp];
   Place found_;
 };
 
-// The logits of a sequence.
+// The logits of a sequence, which a cluster goes over.
 struct Row {
   const float* logits;
   int count;
+  Cluster cluster;
 
-  __device__ int id_bits() const { return 32 - __clz(count - 1); }
-  __device__ int key_bits() const { return 32 + id_bits(); }
   // Ascends as the order does in which tokens are looked at: from the largest logit, of equals from the
-  // lowest id.
-  __device__ u64 key(int id, float x) const {
+  // lowest id, which is the lower half.
+  __device__ static u64 key(int id, float x) {
     const unsigned bits = __float_as_uint(x + 0.0f);  // one zero
     const unsigned ascending = bits ^ (bits >> 31 ? ~0u : 0x80000000u);
-    return static_cast<u64>(~ascending) << id_bits() | static_cast<unsigned>(id);
+    return static_cast<u64>(~ascending) << 32 | static_cast<unsigned>(id);
   }
-  __device__ int id_of(u64 key) const { return static_cast<int>(key & ((u64{1} << id_bits()) - 1)); }
+  __device__ u64 key(int id) const { return key(id, logits[id]); }
+  __device__ int id_bits() const { return 32 - __clz(count - 1); }
 
   // f(id, logit) for each, by all threads.
   template <class F>
   __device__ void each(F&& f) const {
     constexpr int kAtOnce = 8;
-    const auto n = static_cast<unsigned>(count);
-    for (unsigned from = threadIdx.x; from < n; from += kAtOnce * kThreads) {
+    const auto n = static_cast<unsigned>(count), step = static_cast<unsigned>(cluster.blocks * kThreads);
+    for (unsigned from = cluster.rank * kThreads + threadIdx.x; from < n; from += kAtOnce * step) {
       float x[kAtOnce];
 #pragma unroll
-      for (int j = 0; j < kAtOnce; ++j) x[j] = from + j * kThreads < n ? logits[from + j * kThreads] : 0;
+      for (int j = 0; j < kAtOnce; ++j) x[j] = from + j * step < n ? logits[from + j * step] : 0;
 #pragma unroll
       for (int j = 0; j < kAtOnce; ++j)
-        if (from + j * kThreads < n) f(static_cast<int>(from + j * kThreads), x[j]);
+        if (from + j * step < n) f(static_cast<int>(from + j * step), x[j]);
     }
   }
 
@@ -136,27 +162,33 @@ struct Row {
   __device__ u64 sum(const Measure& measure) const {
     u64 total = 0;
     each([&](int i, float x) { total += measure(i, x); });
-    return over_block(total, [](u64 a, u64 b) { return a + b; });
+    return over_all(total, cluster, [](u64 a, u64 b) { return a + b; });
   }
 
-  // Where the running sum of the measure reaches `target`, from 1 to the whole sum, in the order that
-  // order(id, logit) < 2^bits ascends. Digit by digit: the sums of bins, then on inside the bin that has it.
+  // The token with which the running sum of the measure reaches `target`, from 1 to the whole sum, in the
+  // order that order(id, logit) ascends, whose lower half is the id. Digit by digit of the lower `width`
+  // bits: the sums of bins, then on inside the bin that has it, until that has one token.
   template <class Order, class Measure>
-  __device__ u64 reach(u64 target, const Order& order, int bits, const Measure& measure, Bins& bins) const {
+  __device__ int reach(u64 target, const Order& order, int width, const Measure& measure, Bins& bins) const {
     u64 begin = 0;
-    for (int width = bits;;) {
-      const int shift = max(width - Bins::kBits, 0);
+    for (bool whole = true;; whole = false) {
+      const int shift = max(width - Bins::kBits, width > 32 ? 32 : 0);
       bins.clear();
       each([&](int i, float x) {
         const u64 at = order(i, x) - begin;
-        if (at >> width != 0) return;
-        if (const u64 m = measure(i, x); m != 0) bins.add(static_cast<int>(at >> shift), m);
+        if (!whole && at >> width != 0) return;
+        if (const u64 m = measure(i, x); m != 0) {
+          const int bin = static_cast<int>(at >> shift);
+          bins.add(bin, m);
+          if (!whole) bins.note(bin, i);
+        }
       });
-      const auto [bin, before] = bins.reach(target);
-      target -= before;
-      begin += static_cast<u64>(bin) << shift;
-      if (shift == 0) return begin;
-      width = shift;
+      const Bins::Place found = bins.reach(target, cluster);
+      target -= found.before;
+      begin += static_cast<u64>(found.bin) << shift;
+      if (found.only >= 0) return found.only;
+      if (shift == 0) return static_cast<int>(begin);
+      width = shift == 32 ? id_bits() : shift;
     }
   }
 };
@@ -164,50 +196,54 @@ struct Row {
 // Of the tokens up to a key: probability over that of the likeliest one, in fixed point, such that a row's
 // sum is exact and at most 2^62; 0 where it is less than min_p.
 struct Weight {
-  const Row& row;
-  float temperature, largest, min_p;
+  float largest, inverse_temperature, min_p, unit;
   u64 last;
 
+  __device__ Weight(const Row& row, float most, float temperature)
+      : largest(most),
+        inverse_temperature(fminf(1 / temperature, FLT_MAX)),
+        min_p(0),
+        unit(ldexpf(1, 62 - row.id_bits())),
+        last(~u64{0}) {}
   __device__ u64 operator()(int id, float x) const {
-    if (row.key(id, x) > last) return 0;
-    const float p = expf((x - largest) / temperature);
-    const float unit = __uint_as_float((127u + 62u - static_cast<unsigned>(row.id_bits())) << 23);
-    return p < min_p ? 0 : __float2ull_rz(p * unit);
+    const float p = __expf((x - largest) * inverse_temperature);
+    return p < min_p || Row::key(id, x) > last ? 0 : __float2ull_rz(p * unit);
   }
 };
 
 // The first token with which the running sum of what the filters leave exceeds the number's part of the
 // whole: in the order of keys, or of ids where top_k and top_p leave all.
 __device__ int draw(const Row& row, float largest, const RowOptions& o, Bins& bins) {
-  constexpr u64 kAll = ~u64{0};
-  const auto by_key = [&](int id, float x) { return row.key(id, x); };
+  constexpr int kKeyBits = 64;
+  const auto by_key = [](int id, float x) { return Row::key(id, x); };
   const auto by_id = [](int id, float) { return static_cast<u64>(id); };
   const auto one = [](int, float) { return u64{1}; };
-  Weight weight{row, o.temperature, largest, 0, kAll};
-  if (o.top_k > 0 && o.top_k < row.count)
-    weight.last = row.reach(static_cast<u64>(o.top_k), by_key, row.key_bits(), one, bins);
+  const bool some = o.top_k > 0 && o.top_k < row.count;
+  Weight weight(row, largest, o.temperature);
+  if (some) weight.last = row.key(row.reach(static_cast<u64>(o.top_k), by_key, kKeyBits, one, bins));
   if (o.top_p < 1) {
     const u64 whole = row.sum(weight);
     const auto enough = static_cast<u64>(ceil(static_cast<double>(o.top_p) * static_cast<double>(whole)));
-    weight.last = row.reach(min(max(enough, u64{1}), whole), by_key, row.key_bits(), weight, bins);
+    weight.last = row.key(row.reach(min(max(enough, u64{1}), whole), by_key, kKeyBits, weight, bins));
   }
   weight.min_p = o.min_p;
   const u64 left = row.sum(weight);
   const u64 target = min(static_cast<u64>(o.number * static_cast<double>(left)), left - 1) + 1;
-  if (weight.last == kAll) return static_cast<int>(row.reach(target, by_id, row.id_bits(), weight, bins));
-  return row.id_of(row.reach(target, by_key, row.key_bits(), weight, bins));
+  return some || o.top_p < 1 ? row.reach(target, by_key, kKeyBits, weight, bins)
+                             : row.reach(target, by_id, row.id_bits(), weight, bins);
 }
 
 // Logits [V] after the penalty. Of an id that is there several times all write the same.
-__device__ const float* penalise(const float* logits, int count, const std::int32_t* history,
-                                 const RowOptions& o, float* out) {
-  Row{logits, count}.each([&](int i, float x) { out[i] = x; });
-  __syncthreads();
-  for (Index i = o.history_begin + threadIdx.x; i < o.history_end; i += kThreads) {
-    const float x = logits[history[i]];
+__device__ const float* penalise(const Row& row, const std::int32_t* history, const RowOptions& o,
+                                 float* out) {
+  row.each([&](int i, float x) { out[i] = x; });
+  row.cluster.sync();
+  const Index first = o.history_begin + row.cluster.rank * kThreads + threadIdx.x;
+  for (Index i = first; i < o.history_end; i += row.cluster.blocks * kThreads) {
+    const float x = row.logits[history[i]];
     out[history[i]] = x > 0 ? x / o.repetition_penalty : x * o.repetition_penalty;
   }
-  __syncthreads();
+  row.cluster.sync();
   return out;
 }
 
@@ -217,30 +253,39 @@ __global__ void __launch_bounds__(kThreads)
   __shared__ Bins bins;
   let_next_start();
   wait_for_previous();
-  const RowOptions o = options[blockIdx.x];
-  const int count = static_cast<int>(logits.shape[1]);
-  const float* x = logits.data + blockIdx.x * logits.strides[0];
+  const Cluster cluster = this_cluster();
+  const Index n = blockIdx.x / cluster.blocks;
+  const RowOptions o = options[n];
+  Row row{logits.data + n * logits.strides[0], static_cast<int>(logits.shape[1]), cluster};
   if (o.repetition_penalty != 1)
-    x = penalise(x, count, history, o, penalised.data + blockIdx.x * penalised.strides[0]);
+    row.logits = penalise(row, history, o, penalised.data + n * penalised.strides[0]);
 
-  const Row row{x, count};
   u64 first = ~u64{0};
-  int bad = count;
+  int bad = row.count;
   row.each([&](int i, float logit) {
-    first = min(first, row.key(i, logit));
+    first = min(first, Row::key(i, logit));
     if (!(logit < INFINITY)) bad = min(bad, i);
   });
   const auto least = [](auto a, auto b) { return min(a, b); };
-  first = over_block(first, least), bad = over_block(bad, least);
-  const int id = bad < count ? bad : row.id_of(first);
-  Chosen result{id, Chosen::none, x[id]};
-  if (bad < count)
+  first = over_all(first, cluster, least), bad = over_all(bad, cluster, least);
+  const int id = bad < row.count ? bad : static_cast<int>(first & 0xffffffff);
+  Chosen result{id, Chosen::none, row.logits[id]};
+  if (bad < row.count)
     result.problem = Chosen::not_finite;
   else if (result.logit == -INFINITY)
     result.problem = Chosen::all_masked;
   else if (o.temperature > 0)
     result.id = draw(row, result.logit, o, bins);
-  if (threadIdx.x == 0) chosen[blockIdx.x] = result;
+  if (cluster.rank == 0 && threadIdx.x == 0) chosen[n] = result;
+}
+
+// Of a cluster: as many as leave each thread some logits, and fit the device side by side.
+unsigned blocks_a_row(Index rows, Index vocabulary, const CudaExec& exec) {
+  unsigned blocks = 1;
+  if (exec.capability() < 90) return blocks;
+  while (blocks < 8 && 2 * blocks * rows <= exec.multiprocessors() && vocabulary > 4 * kThreads * blocks)
+    blocks *= 2;
+  return blocks;
 }
 
 // The options of all rows and, one behind the other, the histories that they look at.
@@ -279,7 +324,7 @@ void sample(const Sample& a, CudaExec& exec) {
   constexpr const char* op = "sample";
   check(a);
   const auto [count, vocabulary] = a.logits.shape;
-  cuda::trace(exec, op, "a row a block", to_string(a.logits.shape));
+  cuda::trace(exec, op, "a row a cluster", to_string(a.logits.shape));
   std::vector<cuda::Chosen> chosen(a.ids.size());
   all_or_none(a.samplers, [&] {
     const cuda::Rows rows = cuda::rows_of(a);
@@ -290,8 +335,10 @@ void sample(const Sample& a, CudaExec& exec) {
     upload(exec, op, rows.history.data(), sizeof(std::int32_t) * rows.history.size(), history.data);
     const auto penalised = rows.penalties ? scratch.floats(count, vocabulary) : View<float, 2>();
     const auto result = scratch.get<cuda::Chosen>(count);
-    launch(exec, op, cuda::sample_row, {static_cast<unsigned>(count), cuda::kThreads}, a.logits, penalised,
-           history.data, result.data, options);
+    const unsigned blocks = cuda::blocks_a_row(count, vocabulary, exec);
+    launch(exec, op, cuda::sample_row,
+           {.grid = static_cast<unsigned>(count) * blocks, .block = cuda::kThreads, .cluster = blocks},
+           a.logits, penalised, history.data, result.data, options);
     download(exec, op, result.data, sizeof(cuda::Chosen) * chosen.size(), chosen.data());
     for (std::size_t n = 0; n < chosen.size(); ++n)
       in_row(static_cast<Index>(n), [&] {

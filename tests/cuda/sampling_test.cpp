@@ -72,6 +72,29 @@ TEST_F(CudaSampling, DrawsTheCpusTokens) {
   }
 }
 
+// A row is gone over by one block or by several, by how many rows there are.
+TEST_F(CudaSampling, ARowsTokensDependOnItAlone) {
+  CudaExec exec;
+  constexpr Index kRows = 70, kVocabulary = 40000;
+  const auto logits = Both<float, 2>::random({kRows, kVocabulary}, 7, -8, 8);
+  std::vector<Sampler> samplers;
+  for (Index n = 0; n < kRows; ++n)
+    samplers.emplace_back(
+        SamplingOptions{.temperature = 0.9f, .top_k = n * 50, .top_p = n % 3 == 0 ? 1 : 0.9f}, kVocabulary);
+  std::vector<Sampler> again = samplers;
+  Ids all(kRows), some(kRows);
+  sample({logits.device(), samplers, {}, all}, exec);
+  for (Index first = 0, rows = 1; first < kRows; first += rows, rows = std::min(2 * rows, kRows - first)) {
+    const auto at = static_cast<std::size_t>(first), n = static_cast<std::size_t>(rows);
+    sample({logits.device().slice(0, first, first + rows),
+            std::span(again).subspan(at, n),
+            {},
+            std::span(some).subspan(at, n)},
+           exec);
+  }
+  EXPECT_EQ(all, some);
+}
+
 TEST_F(CudaSampling, OfEqualLogitsTheLowerIdComesFirst) {
   CudaExec exec;
   for (Index vocabulary : {40, 3000, 70001}) {
