@@ -139,11 +139,12 @@ std::vector<Case> cases() {
   }
   add("causal", {.tokens = 16384, .dim = 192, .value_dim = 128, .pattern = kCausal});
   add("causal", {.tokens = 16384, .heads = 32, .kv_heads = 8, .pattern = kCausal});
-  for (Index d : {64, 128})
+  for (Index d : {64, 128}) {
     add("causal", {.tokens = 1024, .sequences = 16, .dim = d, .value_dim = d, .pattern = kCausal});
-  add("full", {.tokens = 1024, .sequences = 16, .pattern = kFull});
-  add("causal", {.tokens = 4096, .pattern = kCausal});
-  add("causal", {.tokens = 512, .pattern = kCausal});
+    add("full", {.tokens = 1024, .sequences = 16, .dim = d, .value_dim = d, .pattern = kFull});
+    for (Index tokens : {4096, 512})
+      add("causal", {.tokens = tokens, .dim = d, .value_dim = d, .pattern = kCausal});
+  }
   for (Index window : {1024, 4096})
     add(concat("window:", window).c_str(),
         {.tokens = 16384, .pattern = AttentionPattern::causal_window(window)});

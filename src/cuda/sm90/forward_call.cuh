@@ -64,7 +64,23 @@ struct ForwardBarriers {
   int tile[2];
 };
 
-// One tile of queries of one head: its rows and the key tiles [low, high) that they see.
+// The key tiles [low, high) that `rows` queries from `row` on see.
+struct KeyTiles {
+  int low, high;
+};
+template <class S>
+__host__ __device__ __forceinline__ KeyTiles key_tiles(const ForwardSequence& s, int row, int rows, int left,
+                                                       int right) {
+  const int place = s.keys - s.queries + row;  // of the first row
+  int begin = 0, end = s.keys;
+  if (left >= 0 && place > left) begin = place - left;
+  if (right >= 0 && place + rows + right < end) end = place + rows + right;
+  if (rows <= 0) end = 0;
+  const int low = begin / S::kN;
+  return {low, end > begin ? (end + S::kN - 1) / S::kN : low};
+}
+
+// One tile of queries of one head: its rows and its key tiles.
 struct ForwardTile {
   ForwardSequence sequence;
   int n, head, row, rows, low, high;
@@ -82,12 +98,8 @@ __device__ __forceinline__ ForwardTile forward_tile(const ForwardCall& c, int in
   t.sequence = c.sequences != nullptr ? c.sequences[t.n] : c.few_sequences[t.n];
   t.row = m * S::kM;
   t.rows = min(S::kM, t.sequence.queries - t.row);
-  const int place = t.sequence.keys - t.sequence.queries + t.row;  // of the first row
-  int begin = 0, end = t.sequence.keys;
-  if (c.left >= 0) begin = max(begin, place - c.left);
-  if (c.right >= 0) end = min(end, place + t.rows + c.right);
-  if (t.rows <= 0) end = 0;
-  t.low = begin / S::kN, t.high = end > begin ? (end + S::kN - 1) / S::kN : t.low;
+  const auto [low, high] = key_tiles<S>(t.sequence, t.row, t.rows, c.left, c.right);
+  t.low = low, t.high = high;
   return t;
 }
 
