@@ -23,6 +23,12 @@ __device__ __forceinline__ void copy_async(void* to, const void* from, bool want
                "r"(wanted ? 16 : 0)
                : "memory");
 }
+// The same where the rest of the 128 bytes is not wanted.
+__device__ __forceinline__ void copy_async_alone(void* to, const void* from, bool wanted) {
+  asm volatile("cp.async.cg.shared.global [%0], [%1], 16, %2;" ::"r"(shared_address(to)), "l"(from),
+               "r"(wanted ? 16 : 0)
+               : "memory");
+}
 __device__ __forceinline__ void commit_copies() { asm volatile("cp.async.commit_group;" ::: "memory"); }
 // Until no more than kLeft of the last groups are under way.
 template <int kLeft>

@@ -38,7 +38,8 @@ TEST_F(CudaDense, EveryShapeTypeAndPrecision) {
   for (const auto& [rows, inputs, outputs, padding] :
        {Shape{1, 8, 1, 0}, Shape{1, 7, 5, 0}, Shape{2, 63, 67, 1}, Shape{3, 130, 30, 0},
         Shape{5, 2048, 17, 8}, Shape{8, 520, 1000, 0}, Shape{9, 4096, 64, 0}, Shape{16, 136, 33, 0},
-        Shape{17, 96, 40, 8}, Shape{130, 256, 65, 0}, Shape{67, 30, 7, 3}})
+        Shape{4, 520, 9001, 8}, Shape{13, 264, 9001, 0}, Shape{17, 96, 40, 8}, Shape{130, 256, 65, 0},
+        Shape{67, 30, 7, 3}})
     for (Phase phase : {Phase::prefill, Phase::decode})
       for (Precision precision : {Precision::full, Precision::fast}) {
         check<float>(rows, inputs, outputs, rows % 2 == 0, phase, precision, padding);

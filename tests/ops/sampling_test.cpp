@@ -207,7 +207,9 @@ TEST(Sampler, RefusesBadLogitsAndHistory) {
 // Rows of different options, by one call or by their samplers.
 TEST(Sample, DrawsForEachRowWhatItsSamplerDraws) {
   constexpr Index kRows = 5, kVocabulary = 300;
-  auto x = test::random_tensor<float, 2>({kRows, kVocabulary}, 3);
+  Tensor<float, 2> x({kRows, kVocabulary});
+  std::mt19937 rng(3);
+  for (Index i = 0; i < x.size(); ++i) x.data()[i] = std::normal_distribution<float>()(rng);
   const std::vector<std::int32_t> said{4, 7, 7, 299};
   const std::vector<std::span<const std::int32_t>> histories{said, {}, said, {}, said};
   std::vector<Sampler> samplers, alone;
