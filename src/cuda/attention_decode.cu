@@ -6,18 +6,14 @@
 // from device memory:
 //   S^T [16 keys, rows] = K Q^T,  O^T [dim, rows] += V^T P^T
 // A second kernel puts the parts together, in their order.
-#include "src/cuda/attention.hpp"
-#include "src/cuda/mma.cuh"
-#include "src/cuda/rows.cuh"
+#include "src/cuda/attention_decode.cuh"
 
 namespace ashlar {
 inline namespace v0 {
 namespace cuda {
 namespace {
 
-constexpr int kWarps = 4, kThreads = kWarps * kWarp, kKeys = 16, kTile = kWarps * kKeys;
-constexpr int kMostRows = 16, kRowsATile = 8, kMostParts = 32;
-constexpr float kLog2e = 1.4426950408889634f;
+constexpr int kMostRows = 16, kMostParts = 32;
 
 // Keys of a part, for a sequence of so many.
 __host__ __device__ inline int part_size(int keys) {
@@ -56,70 +52,55 @@ __device__ __forceinline__ void store_lse(const AttentionCall& c, int t, int h, 
     c.lse[t * c.lse_row + h * c.lse_head] = sum > 0 ? (largest + log2f(sum)) / kLog2e : -INFINITY;
 }
 
-// Two neighbouring elements of a query, from f32 or as they are.
-template <class T>
-__device__ __forceinline__ unsigned load_pair(const AttentionCall& c, std::int64_t at) {
-  if (c.q_type == DType::f32) {
-    const float* q = static_cast<const float*>(c.q) + at;
-    return pack<T>(q[0], q[1]);
-  }
-  return *reinterpret_cast<const unsigned*>(static_cast<const T*>(c.q) + at);
-}
-
-// 8 channels of a row, read once.
-template <class T>
-__device__ __forceinline__ uint4 load_channels(const T* p) {
-  uint4 v;
-  asm volatile("ld.global.nc.L1::no_allocate.L2::128B.v4.u32 {%0, %1, %2, %3}, [%4];"
-               : "=r"(v.x), "=r"(v.y), "=r"(v.z), "=r"(v.w)
-               : "l"(p));
-  return v;
-}
-
-// An 8 x 8 matrix of 16-bit elements, two a lane, with rows and columns exchanged.
-__device__ __forceinline__ unsigned transpose(unsigned x) {
-  unsigned y;
-  asm("movmatrix.sync.aligned.m8n8.trans.b16 %0, %1;" : "=r"(y) : "r"(x));
-  return y;
-}
-
-// A lane's part of 16 rows: 8 of each 32 channels, of the rows g and g + 8, g = lane / 4. The order of
-// channels does not matter in a product as long as both sides have the same: products take channels 8 t + {0,
-// 1, 2, 3} of 32 together, then 8 t + {4, 5, 6, 7}, t = lane % 4.
-template <int kDim>
-struct Rows {
-  static constexpr int kBlocks = (kDim + 31) / 32;
-  uint4 low[kBlocks], high[kBlocks];
-
-  template <class T>
-  __device__ __forceinline__ void load(const T* g, const T* g8) {
-    const int d = threadIdx.x % 4 * 8;
+// What the warps have of a part, put together in their order and written.
+template <int kRows, int kValueDim>
+__device__ __forceinline__ void write_part(const AttentionCall& c, const Partial& partial,
+                                           const AttentionSequence& s, const float* shares,
+                                           const float* stats) {
+  const int kv_head = blockIdx.y, group = c.heads / c.kv_heads;
+  for (int i = threadIdx.x; i < group * s.queries * kValueDim; i += kThreads) {
+    const int r = i / kValueDim, d = i % kValueDim;
+    float most = -INFINITY, total = 0, value = 0;
 #pragma unroll
-    for (int i = 0; i < kBlocks; ++i) {
-      const bool there = kDim % 32 == 0 || 32 * i + d < kDim;
-      low[i] = g != nullptr && there ? load_channels(g + 32 * i + d) : uint4{0, 0, 0, 0};
-      high[i] = g8 != nullptr && there ? load_channels(g8 + 32 * i + d) : uint4{0, 0, 0, 0};
+    for (int w = 0; w < kWarps; ++w) most = fmaxf(most, stats[(w * kRows + r) * 2]);
+#pragma unroll
+    for (int w = 0; w < kWarps; ++w) {
+      const float mine = stats[(w * kRows + r) * 2];
+      const float factor = mine == -INFINITY ? 0.0f : exp2f(mine - most);
+      total += factor * stats[(w * kRows + r) * 2 + 1];
+      value += factor * shares[(w * kRows + r) * kValueDim + d];
+    }
+    const int query = s.first_query + r / group, h = kv_head * group + r % group;
+    if (partial.parts > 1) {
+      const std::int64_t to =
+          (static_cast<std::int64_t>(query) * c.heads + h) * partial.parts + static_cast<int>(blockIdx.x);
+      partial.out[to * kValueDim + d] = value;
+      if (d == 0) partial.stats[2 * to] = most, partial.stats[2 * to + 1] = total;
+    } else {  // as merge_parts() does with one part
+      const float factor = with_sink(c, h, most, total);
+      store_out(c, query * c.out_row + h * c.out_head + d, value * (total > 0 ? factor / total : 0.0f));
+      if (d == 0) store_lse(c, query, h, most, total);
     }
   }
-};
+}
 
 // kTiles: of 8 rows, which are query r / group of query head kv_head group + r % group.
 template <class T, int kKeyDim, int kValueDim, int kTiles>
 __global__ void __launch_bounds__(kThreads, kKeyDim <= 128 && kTiles == 1 ? 3 : 2)
     decode_part(const __grid_constant__ AttentionCall c, const Partial partial) {
-  constexpr int kKeyBlocks = Rows<kKeyDim>::kBlocks, kValueBlocks = Rows<kValueDim>::kBlocks;
+  constexpr int kKeyBlocks = KeyRows<kKeyDim>::kBlocks;
   extern __shared__ __align__(16) float memory[];
   let_next_start();
   wait_for_previous();
   const AttentionSequence s = c.sequences[blockIdx.z];
-  const int size = part_size(s.end - s.start), part = blockIdx.x;
-  int begin = s.start + part * size;
+  const int size = part_size(s.end - s.start);
+  int begin = s.start + static_cast<int>(blockIdx.x) * size;
   const int end = min(s.end, begin + size), place = s.end - s.queries;
   if (begin >= end || s.queries == 0) return;
   if (const int hidden = place - c.mask.left - begin; c.mask.left >= 0 && hidden > 0)
     begin += min(hidden, end - begin) / kTile * kTile;  // tiles that no query sees
-  const int kv_head = blockIdx.y, group = c.heads / c.kv_heads, rows = group * s.queries;
-  const int warp = threadIdx.x / kWarp, lane = threadIdx.x % kWarp, g = lane / 4, t = lane % 4;
+  const int kv_head = blockIdx.y, group = c.heads / c.kv_heads;
+  const int warp = threadIdx.x / kWarp, g = threadIdx.x % kWarp / 4, t = threadIdx.x % 4;
   const T* const keys = static_cast<const T*>(s.k) + kv_head * s.k_head;
   const T* const values = static_cast<const T*>(s.v) + kv_head * s.v_head;
 
@@ -130,7 +111,7 @@ __global__ void __launch_bounds__(kThreads, kKeyDim <= 128 && kTiles == 1 ? 3 : 
     return r >= 0 ? base + r * stride : nullptr;
   };
   int from = begin + warp * kKeys;
-  Rows<kKeyDim> k;
+  KeyRows<kKeyDim> k;
   find_rows(from);
   k.load(at(keys, row[0], s.k_row), at(keys, row[1], s.k_row));
 
@@ -145,23 +126,14 @@ __global__ void __launch_bounds__(kThreads, kKeyDim <= 128 && kTiles == 1 ? 3 : 
 #pragma unroll
       for (int e = 0; e < 4; ++e) {
         const int d = 32 * i + 8 * t + 2 * e;
-        q[n][i][e] = r < rows && d < kKeyDim ? load_pair<T>(c, first + d) : 0;
+        q[n][i][e] = r < group * s.queries && d < kKeyDim ? load_pair<T>(c, first + d) : 0;
       }
   }
-  // This lane's rows of scores and outputs: 2 t and 2 t + 1 of each tile.
-  int position[kTiles][2];
-  float largest[kTiles][2], sum[kTiles][2] = {}, out[kTiles][2 * kValueBlocks][4] = {};
-#pragma unroll
-  for (int n = 0; n < kTiles; ++n)
-#pragma unroll
-    for (int e = 0; e < 2; ++e) {
-      largest[n][e] = -INFINITY;
-      position[n][e] = place + (n * kRowsATile + 2 * t + e) / group;
-    }
+  QueryRows<T, kTiles, kValueDim> rows(place, group);
   const bool masked = c.mask.left >= 0 || c.mask.right >= 0 || (c.mask.causal != 0 && s.queries > 1);
 
   for (; from < end; from += kTile) {
-    Rows<kValueDim> v;
+    KeyRows<kValueDim> v;
     v.load(at(values, row[0], s.v_row), at(values, row[1], s.v_row));
     float score[kTiles][4] = {};
 #pragma unroll
@@ -178,104 +150,18 @@ __global__ void __launch_bounds__(kThreads, kKeyDim <= 128 && kTiles == 1 ? 3 : 
       find_rows(from + kTile);
       k.load(at(keys, row[0], s.k_row), at(keys, row[1], s.k_row));
     }
-    const bool partly = masked || from + kKeys > end;
     unsigned weights[kTiles][2];
 #pragma unroll
-    for (int n = 0; n < kTiles; ++n) {
-      float top[2] = {-INFINITY, -INFINITY};
-#pragma unroll
-      for (int e = 0; e < 4; ++e) {  // keys g and g + 8, rows 2 t and 2 t + 1
-        float x = score[n][e];
-        x = c.soft_cap != 0 ? c.soft_cap * kLog2e * tanhf(x * c.scale / c.soft_cap) : x * (c.scale * kLog2e);
-        if (partly) {
-          const int j = from + g + e / 2 * 8;
-          if (j >= end || !c.mask.visible_simple(position[n][e % 2], j)) x = -INFINITY;
-        }
-        score[n][e] = x, top[e % 2] = fmaxf(top[e % 2], x);
-      }
-#pragma unroll
-      for (int d = 4; d < kWarp; d *= 2)
-#pragma unroll
-        for (int e = 0; e < 2; ++e) top[e] = fmaxf(top[e], __shfl_xor_sync(~0u, top[e], d));
-      if (__any_sync(~0u, top[0] > largest[n][0] || top[1] > largest[n][1])) {
-#pragma unroll
-        for (int e = 0; e < 2; ++e) {
-          const float now = fmaxf(largest[n][e], top[e]);
-          const float factor = largest[n][e] == -INFINITY ? 0.0f : exp2_fast(largest[n][e] - now);
-          largest[n][e] = now, sum[n][e] *= factor;
-#pragma unroll
-          for (int i = 0; i < 2 * kValueBlocks; ++i) out[n][i][e] *= factor, out[n][i][e + 2] *= factor;
-        }
-      }
-#pragma unroll
-      for (int e = 0; e < 4; ++e) {
-        const float p = score[n][e] == -INFINITY ? 0.0f : exp2_fast(score[n][e] - largest[n][e % 2]);
-        score[n][e] = p, sum[n][e % 2] += p;
-      }
-      weights[n][0] = transpose(pack<T>(score[n][0], score[n][1]));
-      weights[n][1] = transpose(pack<T>(score[n][2], score[n][3]));
-    }
-#pragma unroll
-    for (int i = 0; i < kValueBlocks; ++i) {
-      const unsigned first[4] = {transpose(v.low[i].x), transpose(v.low[i].y), transpose(v.high[i].x),
-                                 transpose(v.high[i].y)};
-      const unsigned second[4] = {transpose(v.low[i].z), transpose(v.low[i].w), transpose(v.high[i].z),
-                                  transpose(v.high[i].w)};
-#pragma unroll
-      for (int n = 0; n < kTiles; ++n) {
-        multiply<T>(out[n][2 * i], first, weights[n][0], weights[n][1]);
-        multiply<T>(out[n][2 * i + 1], second, weights[n][0], weights[n][1]);
-      }
-    }
+    for (int n = 0; n < kTiles; ++n)
+      rows.weigh(c, n, score[n], from + g, end, masked || from + kKeys > end, weights[n]);
+    rows.add(v, weights);
   }
 
-  // The warps' shares, put together in their order.
   constexpr int kRows = kTiles * kRowsATile;
-  float* const shares = memory;
-  float* const stats = shares + kWarps * kRows * kValueDim;
-#pragma unroll
-  for (int n = 0; n < kTiles; ++n)
-#pragma unroll
-    for (int e = 0; e < 2; ++e) {
-      for (int d = 4; d < kWarp; d *= 2) sum[n][e] += __shfl_xor_sync(~0u, sum[n][e], d);
-      const int r = n * kRowsATile + 2 * t + e;
-      if (g == 0) {
-        stats[(warp * kRows + r) * 2] = largest[n][e];
-        stats[(warp * kRows + r) * 2 + 1] = sum[n][e];
-      }
-      float* const to = shares + (warp * kRows + r) * kValueDim;
-#pragma unroll
-      for (int i = 0; i < 2 * kValueBlocks; ++i) {
-        // A transposed pair (x, y) of rows g has channels 8 (g / 2) + g % 2, of the first and of the second
-        // pair.
-        const int d = 32 * (i / 2) + g / 2 * 8 + i % 2 * 4 + g % 2;
-        if (d < kValueDim) to[d] = out[n][i][e], to[d + 2] = out[n][i][e + 2];
-      }
-    }
+  float* const stats = memory + kWarps * kRows * kValueDim;
+  rows.share(memory + warp * kRows * kValueDim, stats + warp * kRows * 2);
   __syncthreads();
-  for (int i = threadIdx.x; i < rows * kValueDim; i += kThreads) {
-    const int r = i / kValueDim, d = i % kValueDim;
-    float most = -INFINITY, total = 0, value = 0;
-#pragma unroll
-    for (int w = 0; w < kWarps; ++w) most = fmaxf(most, stats[(w * kRows + r) * 2]);
-#pragma unroll
-    for (int w = 0; w < kWarps; ++w) {
-      const float mine = stats[(w * kRows + r) * 2];
-      const float factor = mine == -INFINITY ? 0.0f : exp2f(mine - most);
-      total += factor * stats[(w * kRows + r) * 2 + 1];
-      value += factor * shares[(w * kRows + r) * kValueDim + d];
-    }
-    const int query = s.first_query + r / group, h = kv_head * group + r % group;
-    if (partial.parts > 1) {
-      const std::int64_t to = (static_cast<std::int64_t>(query) * c.heads + h) * partial.parts + part;
-      partial.out[to * kValueDim + d] = value;
-      if (d == 0) partial.stats[2 * to] = most, partial.stats[2 * to + 1] = total;
-    } else {  // as merge_parts() does with one part
-      const float factor = with_sink(c, h, most, total);
-      store_out(c, query * c.out_row + h * c.out_head + d, value * (total > 0 ? factor / total : 0.0f));
-      if (d == 0) store_lse(c, query, h, most, total);
-    }
-  }
+  write_part<kRows, kValueDim>(c, partial, s, memory, stats);
 }
 
 // A block a query and head.
