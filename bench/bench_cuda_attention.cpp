@@ -5,7 +5,6 @@
 #include <cuda_runtime_api.h>
 
 #include <cmath>
-#include <cstdio>
 #include <stdexcept>
 #include <vector>
 
@@ -157,16 +156,7 @@ std::vector<Case> cases() {
 
 int main(int argc, char** argv) {
   using namespace ashlar;
-  if (std::string why; !cuda_available(&why)) {
-    std::printf("skipped: %s\n", why.c_str());
-    return 0;
-  }
-  for (const Case& c : cases())
-    benchmark::RegisterBenchmark(c.name.c_str(), [c](benchmark::State& s) { prefill(s, c); })
-        ->UseManualTime()
-        ->Unit(benchmark::kMillisecond);
-  benchmark::Initialize(&argc, argv);
-  benchmark::RunSpecifiedBenchmarks();
-  std::fprintf(stderr, "matrix rate %.1f TFLOP/s, copy %.3f TB/s\n", bench::cuda_peaks().flops / 1e12,
-               bench::cuda_peaks().bytes / 1e12);
+  return bench::run_on_device(argc, argv, benchmark::kMillisecond, [](auto add) {
+    for (const Case& c : cases()) add(c.name, [c](benchmark::State& s) { prefill(s, c); });
+  });
 }

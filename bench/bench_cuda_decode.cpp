@@ -8,13 +8,13 @@
 
 #include <algorithm>
 #include <cmath>
-#include <cstdio>
 #include <random>
 #include <stdexcept>
 #include <vector>
 
 #include "ashlar/cuda/device_tensor.hpp"
 #include "ashlar/cuda/ops.hpp"
+#include "bench/cuda_peak.hpp"
 
 namespace ashlar {
 namespace {
@@ -199,37 +199,30 @@ std::string name(const Case& c) {
 
 int main(int argc, char** argv) {
   using namespace ashlar;
-  if (std::string why; !cuda_available(&why)) {
-    std::printf("skipped: %s\n", why.c_str());
-    return 0;
-  }
-  const Case cases[] = {
-      {16, 8192},
-      {64, 4096},
-      {16, 8192, 32, 8, 128, 128, Layout::tokens},
-      {64, 4096, 32, 8, 128, 128, Layout::tokens},
-      {16, 8192, 32, 8, 128, 128, Layout::ring},
-      {16, 8192, 32, 8, 128, 128, Layout::pages16},
-      {16, 8192, 32, 8, 128, 128, Layout::pages64},
-      {16, 8192, 32, 8, 128, 128, Layout::heads, 4},
-      {16, 8192, 32, 8, 128, 128, Layout::heads, 1, 4095},
-      {1, 8192},
-      {1, 32768},
-      {1, 8192, 32, 8, 128, 128, Layout::tokens},
-      {1, 32768, 32, 8, 128, 128, Layout::tokens},
-      {4, 8192},
-      {16, 1024},
-      {16, 8192, 32, 8, 64, 64},
-      {16, 8192, 32, 8, 96, 96},
-      {16, 4096, 16, 16, 128, 128},
-      {16, 4096, 16, 8, 192, 128},
-      {16, 4096, 16, 8, 256, 256},
-      {16, 8192, 16, 2, 128, 128},
-  };
-  for (const Case& c : cases)
-    benchmark::RegisterBenchmark(name(c).c_str(), [c](benchmark::State& s) { decode(s, c); })
-        ->UseManualTime()
-        ->Unit(benchmark::kMicrosecond);
-  benchmark::Initialize(&argc, argv);
-  benchmark::RunSpecifiedBenchmarks();
+  return bench::run_on_device(argc, argv, benchmark::kMicrosecond, [](auto add) {
+    const Case cases[] = {
+        {16, 8192},
+        {64, 4096},
+        {16, 8192, 32, 8, 128, 128, Layout::tokens},
+        {64, 4096, 32, 8, 128, 128, Layout::tokens},
+        {16, 8192, 32, 8, 128, 128, Layout::ring},
+        {16, 8192, 32, 8, 128, 128, Layout::pages16},
+        {16, 8192, 32, 8, 128, 128, Layout::pages64},
+        {16, 8192, 32, 8, 128, 128, Layout::heads, 4},
+        {16, 8192, 32, 8, 128, 128, Layout::heads, 1, 4095},
+        {1, 8192},
+        {1, 32768},
+        {1, 8192, 32, 8, 128, 128, Layout::tokens},
+        {1, 32768, 32, 8, 128, 128, Layout::tokens},
+        {4, 8192},
+        {16, 1024},
+        {16, 8192, 32, 8, 64, 64},
+        {16, 8192, 32, 8, 96, 96},
+        {16, 4096, 16, 16, 128, 128},
+        {16, 4096, 16, 8, 192, 128},
+        {16, 4096, 16, 8, 256, 256},
+        {16, 8192, 16, 2, 128, 128},
+    };
+    for (const Case& c : cases) add(name(c), [c](benchmark::State& s) { decode(s, c); });
+  });
 }

@@ -3,7 +3,6 @@
 // step of decoding is timed by the host's clock, from its ids to its logits, as a graph.
 #include <chrono>
 #include <cmath>
-#include <cstdio>
 #include <functional>
 #include <stdexcept>
 
@@ -138,19 +137,11 @@ void decode(benchmark::State& state, Index sequences) {
 
 int main(int argc, char** argv) {
   using namespace ashlar;
-  if (std::string why; !cuda_available(&why)) {
-    std::printf("skipped: %s\n", why.c_str());
-    return 0;
-  }
-  auto add = [](const std::string& name, auto f) {
-    benchmark::RegisterBenchmark(name.c_str(), f)->UseManualTime()->Unit(benchmark::kMillisecond);
-  };
-  for (Index sequences : {1, 8, 64})
-    add(concat("decode/", kShape.name, "/N:", sequences), [=](benchmark::State& s) { decode(s, sequences); });
-  for (Index tokens : {512, 4096})
-    add(concat("prefill/", kShape.name, "/T:", tokens), [=](benchmark::State& s) { prefill(s, tokens); });
-  benchmark::Initialize(&argc, argv);
-  benchmark::RunSpecifiedBenchmarks();
-  std::printf("matrix rate %.1f TFLOP/s, copy %.3f TB/s\n", bench::cuda_peaks().flops / 1e12,
-              bench::cuda_peaks().bytes / 1e12);
+  return bench::run_on_device(argc, argv, benchmark::kMillisecond, [](auto add) {
+    for (Index sequences : {1, 8, 64})
+      add(concat("decode/", kShape.name, "/N:", sequences),
+          [=](benchmark::State& s) { decode(s, sequences); });
+    for (Index tokens : {512, 4096})
+      add(concat("prefill/", kShape.name, "/T:", tokens), [=](benchmark::State& s) { prefill(s, tokens); });
+  });
 }

@@ -2,7 +2,6 @@
 // Dense layers and norms on the device, timed by its events.
 #include <algorithm>
 #include <cmath>
-#include <cstdio>
 #include <vector>
 
 #include "ashlar/cuda/device_tensor.hpp"
@@ -87,28 +86,19 @@ void norm(benchmark::State& state, Index rows, Index dim) {
 
 int main(int argc, char** argv) {
   using namespace ashlar;
-  if (std::string why; !cuda_available(&why)) {
-    std::printf("skipped: %s\n", why.c_str());
-    return 0;
-  }
-  auto add = [](const std::string& name, auto f) {
-    benchmark::RegisterBenchmark(name.c_str(), f)->UseManualTime()->Unit(benchmark::kMicrosecond);
-  };
-  for (const auto& [features, inputs] : {std::pair<Index, Index>{22016, 3840},
-                                         {17340, 3840},
-                                         {3840, 11008},
-                                         {3840, 5760},
-                                         {100352, 3840},
-                                         {4096, 4096}})
-    for (Index rows : {1, 8, 16})
-      add(concat("decode/dense/M:", rows, "/N:", features, "/K:", inputs),
-          [=](benchmark::State& s) { dense_layer(s, rows, features, inputs, Phase::decode); });
-  for (Index rows : {512, 4096})
-    add(concat("prefill/dense/M:", rows, "/N:11008/K:3840"),
-        [=](benchmark::State& s) { dense_layer(s, rows, 11008, 3840, Phase::prefill); });
-  add("prefill/rms_norm/T:16384/D:4096", [](benchmark::State& s) { norm(s, 16384, 4096); });
-  benchmark::Initialize(&argc, argv);
-  benchmark::RunSpecifiedBenchmarks();
-  std::printf("matrix rate %.1f TFLOP/s, copy %.3f TB/s\n", bench::cuda_peaks().flops / 1e12,
-              bench::cuda_peaks().bytes / 1e12);
+  return bench::run_on_device(argc, argv, benchmark::kMicrosecond, [](auto add) {
+    for (const auto& [features, inputs] : {std::pair<Index, Index>{22016, 3840},
+                                           {17340, 3840},
+                                           {3840, 11008},
+                                           {3840, 5760},
+                                           {100352, 3840},
+                                           {4096, 4096}})
+      for (Index rows : {1, 8, 16})
+        add(concat("decode/dense/M:", rows, "/N:", features, "/K:", inputs),
+            [=](benchmark::State& s) { dense_layer(s, rows, features, inputs, Phase::decode); });
+    for (Index rows : {512, 4096})
+      add(concat("prefill/dense/M:", rows, "/N:11008/K:3840"),
+          [=](benchmark::State& s) { dense_layer(s, rows, 11008, 3840, Phase::prefill); });
+    add("prefill/rms_norm/T:16384/D:4096", [](benchmark::State& s) { norm(s, 16384, 4096); });
+  });
 }

@@ -1,7 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
 // Linear recurrences on the device, timed by its events.
 #include <cmath>
-#include <cstdio>
 #include <vector>
 
 #include "ashlar/cuda/graph.hpp"
@@ -110,28 +109,17 @@ void prefill(benchmark::State& state, const Mixer& m, Index sequences, Index tok
 
 int main(int argc, char** argv) {
   using namespace ashlar;
-  if (std::string why; !cuda_available(&why)) {
-    std::printf("skipped: %s\n", why.c_str());
-    return 0;
-  }
-  auto add = [](const std::string& name, auto f) {
-    benchmark::RegisterBenchmark(name.c_str(), f)
-        ->UseManualTime()
-        ->Unit(benchmark::kMicrosecond)
-        ->MinTime(0.1);
-  };
-  for (const Mixer& m : kMixers) {
-    for (Index sequences : {1, 8, 64})
-      add(concat("decode/", m.name, "/N:", sequences), [=](benchmark::State& s) { decode(s, m, sequences); });
-    for (const auto& [sequences, tokens] :
-         {std::pair<Index, Index>{1, 512}, {1, 4096}, {8, 2048}, {1, 32768}})
-      add(concat("prefill/", m.name, "/N:", sequences, "/T:", tokens),
-          [=](benchmark::State& s) { prefill(s, m, sequences, tokens, Precision::fast); });
-    add(concat("prefill/full/", m.name, "/N:1/T:4096"),
-        [=](benchmark::State& s) { prefill(s, m, 1, 4096, Precision::full); });
-  }
-  benchmark::Initialize(&argc, argv);
-  benchmark::RunSpecifiedBenchmarks();
-  std::printf("matrix rate %.1f TFLOP/s, copy %.3f TB/s\n", bench::cuda_peaks().flops / 1e12,
-              bench::cuda_peaks().bytes / 1e12);
+  return bench::run_on_device(argc, argv, benchmark::kMicrosecond, [](auto add) {
+    for (const Mixer& m : kMixers) {
+      for (Index sequences : {1, 8, 64})
+        add(concat("decode/", m.name, "/N:", sequences),
+            [=](benchmark::State& s) { decode(s, m, sequences); });
+      for (const auto& [sequences, tokens] :
+           {std::pair<Index, Index>{1, 512}, {1, 4096}, {8, 2048}, {1, 32768}})
+        add(concat("prefill/", m.name, "/N:", sequences, "/T:", tokens),
+            [=](benchmark::State& s) { prefill(s, m, sequences, tokens, Precision::fast); });
+      add(concat("prefill/full/", m.name, "/N:1/T:4096"),
+          [=](benchmark::State& s) { prefill(s, m, 1, 4096, Precision::full); });
+    }
+  });
 }

@@ -2,7 +2,6 @@
 // Choosing tokens on the device, until the ids are in the host's memory; peak_fraction is of reading the
 // logits once. `host_seconds` is what copying the logits and choosing on one core of the host takes.
 #include <chrono>
-#include <cstdio>
 #include <random>
 #include <vector>
 
@@ -69,27 +68,21 @@ void sampling(benchmark::State& state, Index rows, Index vocabulary, SamplingOpt
 
 int main(int argc, char** argv) {
   using namespace ashlar;
-  if (std::string why; !cuda_available(&why)) {
-    std::printf("skipped: %s\n", why.c_str());
-    return 0;
-  }
-  const std::pair<const char*, SamplingOptions> cases[] = {
-      {"greedy", {}},
-      {"temperature", {.temperature = 0.8f}},
-      {"top_k", {.temperature = 0.8f, .top_k = 40}},
-      {"top_p", {.temperature = 0.8f, .top_p = 0.95f}},
-      {"min_p", {.temperature = 0.8f, .min_p = 0.05f}},
-      {"all",
-       {.temperature = 0.8f, .top_k = 200, .top_p = 0.95f, .min_p = 0.01f, .repetition_penalty = 1.1f}},
-  };
-  for (const auto& [name, options] : cases)
-    for (Index rows : {1, 8, 64}) {
-      const SamplingOptions o = options;
-      benchmark::RegisterBenchmark(concat("sample/", name, "/N:", rows, "/V:100352").c_str(),
-                                   [=](benchmark::State& s) { sampling(s, rows, 100352, o); })
-          ->UseManualTime()
-          ->Unit(benchmark::kMicrosecond);
-    }
-  benchmark::Initialize(&argc, argv);
-  benchmark::RunSpecifiedBenchmarks();
+  return bench::run_on_device(argc, argv, benchmark::kMicrosecond, [](auto add) {
+    const std::pair<const char*, SamplingOptions> cases[] = {
+        {"greedy", {}},
+        {"temperature", {.temperature = 0.8f}},
+        {"top_k", {.temperature = 0.8f, .top_k = 40}},
+        {"top_p", {.temperature = 0.8f, .top_p = 0.95f}},
+        {"min_p", {.temperature = 0.8f, .min_p = 0.05f}},
+        {"all",
+         {.temperature = 0.8f, .top_k = 200, .top_p = 0.95f, .min_p = 0.01f, .repetition_penalty = 1.1f}},
+    };
+    for (const auto& [name, options] : cases)
+      for (Index rows : {1, 8, 64}) {
+        const SamplingOptions o = options;
+        add(concat("sample/", name, "/N:", rows, "/V:100352"),
+            [=](benchmark::State& s) { sampling(s, rows, 100352, o); });
+      }
+  });
 }
